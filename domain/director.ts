@@ -1,0 +1,29 @@
+import type { Content, SegmentKey } from './release.ts';
+
+/**
+ * The director document: the custom data of the TUF target `director/<family>.json`. It is the lease: what a device may
+ * take, until the role's expiry. Signed JSON carries no floats: every number here is an integer.
+ */
+export type DirectorDocument = {
+  readonly family: string;
+  /** Grows by one with every change (not with a renewal); compare-and-swap token. */
+  readonly directorVersion: number;
+  readonly mode: 'steady' | 'rolling' | 'frozen' | 'rollback';
+  /** What devices outside every cohort run. Needs no acknowledgement. */
+  readonly steady: Content;
+  /** The content that is rolling out (`rolling`, `frozen`) or was halted (`rollback`). */
+  readonly rollout: {
+    readonly content: Content;
+    readonly salt: string;
+    readonly stage: number;
+    /** A device is in when its bucket is below its segment's threshold. In `frozen` nobody newly takes the content. */
+    readonly thresholds: Readonly<Record<SegmentKey, number>>;
+  } | null;
+  /** In `rollback`: what exactly the halted cohort fetches, without acknowledgement, under the long expiry. */
+  readonly rollback: Content | null;
+};
+
+/** What a device does about a document it has verified; content null: keep what runs. */
+export type DeviceDecision =
+  | { readonly action: 'keep'; readonly why: 'no-artefact' | 'up-to-date' | 'frozen' | 'holdout' }
+  | { readonly action: 'install'; readonly content: Content; readonly needsAcknowledgement: boolean };

@@ -1,0 +1,54 @@
+/**
+ * Cohort arithmetic. bucket = first 4 bytes of SHA-256(salt \n deviceId) as an integer; a device is in when its bucket is
+ * below the threshold of its segment. The hash is passed in: this room does no hashing of its own.
+ */
+
+import type { StagePolicy } from './policy.ts';
+import type { SegmentKey, Stage } from './release.ts';
+
+export const bucketSpace = 2 ** 32;
+
+/** (salt, deviceId) -> integer in 0..2^32-1. */
+export type BucketOf = (salt: string, deviceId: string) => number;
+
+export const isExposed = (bucket: number, threshold: number): boolean => bucket < threshold;
+
+/**
+ * Thresholds of every stage for the enrolled devices of each segment. A canary of n lies between the n-th and the
+ * (n+1)-th smallest bucket (all, where there are fewer); later stages take the larger of the previous threshold and the
+ * share, so that a cohort only grows and is the same after pause and resume.
+ */
+export const planStages = (
+  stages: readonly StagePolicy[],
+  devicesBySegment: Readonly<Record<SegmentKey, readonly string[]>>,
+  salt: string,
+  bucketOf: BucketOf,
+): Stage[] => {
+  const buckets = Object.fromEntries(
+    Object.entries(devicesBySegment).map(([segment, ids]) => [
+      segment,
+      ids.map((id) => bucketOf(salt, id)).sort((a, b) => a - b),
+    ]),
+  );
+  let previous: Record<SegmentKey, number> = {};
+  return stages.map((stage) => {
+    const thresholds: Record<SegmentKey, number> = {};
+    const devices: Record<SegmentKey, number> = {};
+    for (const segment of Object.keys(buckets).sort()) {
+      const sorted = buckets[segment] ?? [];
+      const threshold = Math.max(previous[segment] ?? 0, stageThreshold(stage, sorted));
+      thresholds[segment] = threshold;
+      devices[segment] = sorted.filter((bucket) => isExposed(bucket, threshold)).length;
+    }
+    previous = thresholds;
+    return { name: stage.name, thresholds, devices };
+  });
+};
+
+const stageThreshold = (stage: StagePolicy, sorted: readonly number[]): number => {
+  if (stage.kind === 'all') return bucketSpace;
+  if (stage.kind === 'share') return Math.floor(stage.size * bucketSpace);
+  const last = sorted[stage.size - 1];
+  if (last === undefined) return bucketSpace;
+  return last + 1;
+};

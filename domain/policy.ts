@@ -1,0 +1,65 @@
+/**
+ * The rollout policy of a family: data beside the content (`policy.yaml`), validated by events/schemas before use.
+ * Durations are milliseconds. Defaults are the halt specification's (section 14); the demo's plan is the same kind, shorter.
+ */
+export type RolloutPolicy = {
+  /** Length of a tick: evidence is folded once per tick. */
+  readonly tickMs: number;
+  /** Interval between polls; a poll is a heartbeat. */
+  readonly heartbeatMs: number;
+  /** A served device that sends nothing this long counts as silent (first trial, and every later one). */
+  readonly firstSilenceMs: number;
+  readonly silenceMs: number;
+  /** Expiry of the director document while a release rolls out; renewed at a third of it. */
+  readonly leaseMs: number;
+  /** Windows older than this many ticks are no evidence: the lease is not renewed. */
+  readonly freshTicks: number;
+  /** Approvals by different people needed before the first stage opens. */
+  readonly approvals: number;
+  readonly stages: readonly StagePolicy[];
+  /** Keys of the judge (halt specification, section 8). */
+  readonly judge: { readonly alphaA: number; readonly alphaB: number; readonly alphaHold: number };
+};
+
+export type StagePolicy = {
+  readonly name: string;
+  /** `canary`: this many devices of every segment. `share`: of each segment. `all`: the holdback too. */
+  readonly kind: 'canary' | 'share' | 'all';
+  /** Devices per segment for `canary`, share in 0..1 for `share`, 1 for `all`. */
+  readonly size: number;
+  readonly minMs: number;
+  /** Devices that must have reported healthy, over all segments, before the stage can pass. */
+  readonly minDevices: number;
+};
+
+const minutes = (n: number): number => n * 60_000;
+
+export const defaultPolicy: RolloutPolicy = {
+  tickMs: minutes(1),
+  heartbeatMs: minutes(5),
+  firstSilenceMs: minutes(10),
+  silenceMs: minutes(10),
+  leaseMs: 60_000,
+  freshTicks: 3,
+  approvals: 0,
+  stages: [
+    { name: 'canary', kind: 'canary', size: 8, minMs: minutes(35), minDevices: 8 },
+    { name: '10 %', kind: 'share', size: 0.1, minMs: minutes(35), minDevices: 20 },
+    { name: '50 %', kind: 'share', size: 0.5, minMs: minutes(60), minDevices: 50 },
+    { name: '98 %', kind: 'share', size: 0.98, minMs: minutes(60), minDevices: 50 },
+    { name: 'holdback', kind: 'all', size: 1, minMs: minutes(15), minDevices: 50 },
+  ],
+  judge: { alphaA: 0.01, alphaB: 0.05, alphaHold: 0.05 },
+};
+
+/** The metrics judged in a rollout, with their weight and margin (halt specification, section 14; weights not rescaled). */
+export const metrics = [
+  { id: 'silence-first', trial: 'window', weight: 0.2 },
+  { id: 'crash', trial: 'device-hour', weight: 0.15 },
+  { id: 'load-failure', trial: 'device-hour', weight: 0.15 },
+  { id: 'blocked-traffic', trial: 'device-hour', weight: 0.1 },
+  { id: 'silence-later', trial: 'window', weight: 0.1 },
+  { id: 'update-failure', trial: 'device-hour', weight: 0.05 },
+] as const;
+
+export type MetricId = (typeof metrics)[number]['id'];

@@ -1,0 +1,85 @@
+/** What the core needs from the world. Adapters stand in infra/, each with an in-memory twin under one contract suite. */
+import type { DirectorDocument } from './director.ts';
+import type { Artefact, Content, EngineBuild, FailMode } from './release.ts';
+import type { ControlRecord, DeviceReport } from './telemetry.ts';
+
+/** Bytes by SHA-256. `put` is idempotent; a half-written object is never visible. */
+export type BlobStore = {
+  put(bytes: Uint8Array): Promise<string>;
+  /** Throws SRP_MISSING_BLOB. */
+  get(digest: string): Promise<Uint8Array>;
+};
+
+/** The release log: `release.events.v1` keyed by release id. Values are the canonical bytes of a StoredEvent. */
+export type EventLog = {
+  /** Resolves when every record is durable (acks=all), in order. Throws SRP_DEP_KAFKA, retryable. */
+  append(
+    releaseId: string,
+    records: readonly { readonly eventId: string; readonly type: string; readonly value: Uint8Array }[],
+  ): Promise<void>;
+  /** All records of one release in log order, duplicates and forks included, up to the end of the log at the call. */
+  read(releaseId: string): Promise<readonly LogRecord[]>;
+};
+
+export type LogRecord = {
+  readonly value: Uint8Array;
+  readonly partition: number;
+  readonly offset: string;
+  readonly appendedAt: number;
+};
+
+export type TelemetryLog = {
+  /** Resolves when durable. */
+  append(reports: readonly DeviceReport[]): Promise<void>;
+  /** One copy into every partition; resolves when durable in all. */
+  control(record: ControlRecord): Promise<void>;
+};
+
+export type EnrolledDevice = {
+  readonly deviceId: string;
+  readonly engine: EngineBuild;
+  readonly failMode: FailMode;
+  readonly contentVersion: number;
+};
+
+/** Devices as they reported themselves, projected from their polls. */
+export type Inventory = {
+  devices(): Promise<readonly EnrolledDevice[]>;
+};
+
+/** The TUF repository of one store: the only writer of what devices can fetch. Every write takes the store's lock. */
+export type DirectorStore = {
+  /** Creates keys and baseline content 1 of a family; refuses (SRP_RULE_FAMILY_EXISTS) when it is there with other bytes. */
+  initialiseFamily(
+    family: string,
+    artefacts: readonly { readonly engine: EngineBuild; readonly bytes: Uint8Array }[],
+  ): Promise<Content>;
+  read(
+    family: string,
+  ): Promise<{ readonly document: DirectorDocument; readonly expiresAt: number; readonly stopped: boolean }>;
+  /** Content versions already given out: the next release takes `next`, its rollback `next + 1`. */
+  nextContentVersion(family: string, releaseId: string): Promise<number>;
+  /** Signs with the content keys, k of n; one signature per key. Idempotent by release id. */
+  signContent(
+    family: string,
+    contents: readonly Content[],
+  ): Promise<{
+    readonly threshold: number;
+    readonly signatures: readonly { readonly keyId: string; readonly signer: string }[];
+  }>;
+  /** Makes signed content fetchable; the bytes come from the blob store by digest. */
+  publishContent(family: string, contents: readonly Content[]): Promise<{ readonly targetsVersion: number }>;
+  /**
+   * Applies `change` to the current document under the lock and publishes it with this lifetime. `change` returning null
+   * leaves everything as it is. A document that raises exposure is refused (SRP_RULE_STOPPED) while a stop marker stands.
+   */
+  change(
+    family: string,
+    change: (current: DirectorDocument) => Omit<DirectorDocument, 'directorVersion'> | null,
+    options: { readonly expiresInMs: number; readonly stop?: 'set' | 'clear' },
+  ): Promise<{ readonly document: DirectorDocument; readonly publishedAt: number }>;
+  /** Signs the same document again with a new expiry, when its version is still `directorVersion` and no stop marker stands. */
+  renew(family: string, directorVersion: number, expiresInMs: number): Promise<boolean>;
+};
+
+export type { Artefact };

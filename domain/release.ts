@@ -1,0 +1,164 @@
+/**
+ * The vocabulary of the product.
+ *
+ * - release:   one version of a family's content on its way to the fleet; a stream of events and one Temporal workflow
+ * - family:    content of one kind for one kind of engine (`ips`)
+ * - engine:    a build of a detection engine: package name, full version and digest, not what it prints about itself
+ * - cell:      engine x product mode; what the matrix tests and what fails or passes
+ * - segment:   devices that the judge compares with each other: engine x fail mode
+ * - stage:     a step of the rollout with a threshold per segment
+ * - exposure:  the thresholds in force: a device is in when its bucket is below the threshold of its segment
+ * - lease:     the director document's short expiry; nothing renews it without fresh evidence
+ * - hold:      enrolment stops, measuring goes on; a person or the evidence clears it
+ * - halt:      final for the release; the previous content goes out again under a new version
+ */
+
+export type FailMode = 'fail-open' | 'fail-closed';
+
+/** Identity of an engine build. `id` is derived by `engineId` and safe in paths, keys and file names. */
+export type EngineBuild = {
+  readonly name: string;
+  /** What the engine calls itself, for people: two builds may print the same. */
+  readonly version: string;
+  readonly packageVersion: string;
+  /** SHA-256 (hex) of the unpacked pack. */
+  readonly digest: string;
+};
+
+export type EngineId = string;
+export type SegmentKey = string;
+
+/** `suricata-6.0.1-3f2a9c01`: readable, and different for two builds that print the same version. */
+export const engineId = (build: EngineBuild): EngineId => `${build.name}-${build.version}-${build.digest.slice(0, 8)}`;
+
+/** One key per segment; `/` cannot occur in either part. */
+export const segmentKey = (engine: EngineId, failMode: FailMode): SegmentKey => `${engine}/${failMode}`;
+
+/** Where an artefact is and what it must be, as both the content role and the director name it. */
+export type Artefact = {
+  readonly engine: EngineId;
+  /** TUF target path: `content/<family>/<contentVersion>/<engineId>.rules`. */
+  readonly path: string;
+  readonly sha256: string;
+  readonly length: number;
+};
+
+/** Content under a version number that only grows. A rollback is the old bytes under a new number. */
+export type Content = {
+  readonly contentVersion: number;
+  readonly releaseId: string;
+  readonly artefacts: readonly Artefact[];
+};
+
+export type TriggeredBy = 'person' | 'judge' | 'lease' | 'workflow';
+
+/** A decision in numbers, so that nobody has to parse a sentence. */
+export type Finding = {
+  readonly code: string;
+  readonly message: string;
+  readonly observed?: number | string;
+  readonly operator?: string;
+  readonly limit?: number | string;
+};
+
+export type GateResult = {
+  /** controls | rules-loaded | must-match | must-not-match | result */
+  readonly gate: string;
+  readonly verdict: 'pass' | 'fail' | 'void' | 'error';
+  readonly observed: number | string;
+  readonly operator: string;
+  readonly limit: number | string;
+  /** Signature ids and vectors concerned, with the engine's own words where there are any. */
+  readonly details: readonly {
+    readonly rule?: number;
+    readonly vector?: string;
+    readonly file?: string;
+    readonly line?: number;
+    readonly words: string;
+  }[];
+};
+
+export type Cell = {
+  /** `<engineId>/<ids|ips>` */
+  readonly cellId: string;
+  readonly engine: EngineBuild;
+  readonly mode: 'ids' | 'ips';
+  /** Devices enrolled on this engine when the matrix was planned. */
+  readonly devices: number;
+};
+
+export type CellResult = {
+  readonly cellId: string;
+  readonly verdict: 'pass' | 'fail' | 'void' | 'error';
+  readonly rulesExpected: number;
+  readonly rulesLoaded: number | null;
+  readonly gates: readonly GateResult[];
+  readonly wallMs: number;
+};
+
+/** A planned stage: thresholds are integers in 0..2^32, one per segment. */
+export type Stage = {
+  readonly name: string;
+  readonly thresholds: Readonly<Record<SegmentKey, number>>;
+  /** Devices enrolled at planning time whose bucket is below the threshold, per segment. */
+  readonly devices: Readonly<Record<SegmentKey, number>>;
+};
+
+/** Devices of one segment, counted by the evidence path (gateway -> aggregator). */
+export type SegmentCounts = {
+  readonly enrolled: number;
+  readonly offered: number;
+  readonly installed: number;
+  readonly healthy: number;
+  readonly harmed: number;
+  readonly recovered: number;
+};
+
+export type Counts = Readonly<Record<SegmentKey, SegmentCounts>>;
+
+/** What the judge saw in one cell when it decided: enough to compute the decision again. */
+export type Verdict = {
+  readonly kind: 'hold' | 'halt';
+  readonly tick: number;
+  readonly cell: string;
+  readonly metric: string;
+  /** null: fleet-wide cell. */
+  readonly segment: SegmentKey | null;
+  readonly x: number;
+  readonly y: number;
+  readonly treatedHours: number;
+  readonly controlHours: number;
+  readonly statA: number;
+  readonly statB: number;
+  readonly thresholdA: number;
+  readonly thresholdB: number;
+  readonly policyDigest: string;
+  readonly firstTick: number;
+  readonly lastTick: number;
+  readonly codeVersion: string;
+  /** Append time (ms) of the first harmful report that this release's windows counted; null when none. */
+  readonly firstHarmAt: number | null;
+};
+
+/** What a watch over a stage ended with. Only `passed` moves forward. */
+export type StageOutcome =
+  | { readonly outcome: 'passed'; readonly evidence: StageEvidence }
+  | { readonly outcome: 'regression'; readonly verdict: Verdict; readonly evidence: StageEvidence }
+  | {
+      readonly outcome: 'held';
+      readonly reason: 'hold' | 'no-data';
+      readonly verdict: Verdict | null;
+      readonly evidence: StageEvidence;
+    };
+
+export type StageEvidence = {
+  readonly stage: number;
+  readonly lastTick: number;
+  readonly counts: Counts;
+  /** Largest weighted statistic of each key so far and the cell that leads. */
+  readonly statA: number;
+  readonly statB: number;
+  readonly leading: string;
+  /** What still has to happen before the stage passes, in words with numbers; empty when it passes. */
+  readonly waitingFor: readonly Finding[];
+};

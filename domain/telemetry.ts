@@ -1,0 +1,75 @@
+/**
+ * What flows through `telemetry.reports.v1` (key: deviceId; control records are written to every partition explicitly)
+ * and `telemetry.windows.v1`. The aggregator is a pure fold over the records of one partition: everything it needs to
+ * know, also which stage is open, stands in that partition's log, so that recomputing gives the same windows.
+ */
+
+import type { MetricId, RolloutPolicy } from './policy.ts';
+import type { EngineBuild, FailMode, SegmentCounts, SegmentKey } from './release.ts';
+
+/** From a device, authenticated by the gateway. Every report is a heartbeat. `sequence` grows by one per device. */
+export type DeviceReport = {
+  readonly deviceId: string;
+  readonly sequence: number;
+  readonly body:
+    | {
+        readonly kind: 'poll';
+        readonly engine: EngineBuild;
+        readonly failMode: FailMode;
+        readonly contentVersion: number;
+        readonly directorVersion: number;
+        /** The rolling content this poll asks to be offered; the acknowledgement makes it an offer. null: nothing new. */
+        readonly offer: { readonly releaseId: string; readonly contentVersion: number } | null;
+      }
+    | { readonly kind: 'installed' | 'healthy' | 'reverted'; readonly contentVersion: number }
+    | {
+        readonly kind: 'crash' | 'load-failure' | 'blocked-traffic' | 'update-failure';
+        readonly contentVersion: number;
+        readonly words: string;
+      };
+};
+
+/** Written by sigrel itself into every partition, so that each partition knows the plan and closes its ticks when idle. */
+export type ControlRecord =
+  | { readonly kind: 'clock' }
+  | {
+      readonly kind: 'stage-opened';
+      readonly releaseId: string;
+      readonly family: string;
+      readonly stage: number;
+      readonly salt: string;
+      readonly contentVersion: number;
+      readonly rollbackVersion: number;
+      readonly thresholds: Readonly<Record<SegmentKey, number>>;
+      readonly policy: RolloutPolicy;
+      /** Start of tick 0 (ms): the same in every record and partition of a release. */
+      readonly startedAt: number;
+    }
+  | { readonly kind: 'release-ended'; readonly releaseId: string };
+
+/** The value of a record: exactly one of both. */
+export type TelemetryRecord = { readonly report: DeviceReport } | { readonly control: ControlRecord };
+
+/** Counts of one tick for one metric in one segment: events and exposure of treated and control devices. */
+export type LeafCounts = readonly [x: number, y: number, treated: number, control: number];
+
+/** One tick of one release in one partition. The judge folds a tick when every partition has delivered its part. */
+export type Window = {
+  readonly releaseId: string;
+  readonly tick: number;
+  readonly partition: number;
+  readonly partitions: number;
+  /** Stage in force at the start of the tick. */
+  readonly stage: number;
+  /** segment -> metric -> counts; absent means [0, 0, 0, 0]. */
+  readonly leaves: Readonly<Record<SegmentKey, Readonly<Partial<Record<MetricId, LeafCounts>>>>>;
+  /** Running totals at the end of the tick, of this partition. */
+  readonly counts: Readonly<Record<SegmentKey, SegmentCounts>>;
+  /** First silence trials still open at the end of the tick, per segment. */
+  readonly openTrials: Readonly<Record<SegmentKey, number>>;
+  /** Append time (ms) of the first harmful report of a treated device so far; null when none. */
+  readonly firstHarmAt: number | null;
+  /** Log range: the window covers records in [firstOffset, lastOffset]. */
+  readonly firstOffset: string;
+  readonly lastOffset: string;
+};

@@ -1,0 +1,114 @@
+/**
+ * Every event of a release stream: types only, so that workflows can use them without zod.
+ * Names are past tense in the words of the trade; numbers are fields, not sentences.
+ */
+
+import type { RolloutPolicy } from '../domain/policy.ts';
+import type {
+  Artefact,
+  Cell,
+  CellResult,
+  Content,
+  Counts,
+  Finding,
+  Stage,
+  StageEvidence,
+  TriggeredBy,
+  Verdict,
+} from '../domain/release.ts';
+
+type Decision = {
+  readonly triggeredBy: TriggeredBy;
+  /** Person, service or workflow that asked. */
+  readonly by: string;
+  readonly reasonCode: string;
+  readonly reason: string;
+};
+
+export type ReleaseEvents = {
+  ReleaseTriggered: {
+    readonly family: string;
+    readonly requestedBy: string;
+    readonly note: string;
+    /** SHA-256 of the source bundle in the store. */
+    readonly sourceDigest: string;
+    readonly policy: RolloutPolicy;
+    readonly policyDigest: string;
+  };
+  ReleaseRefused: Decision;
+  ReleaseQueued: { readonly behind: string };
+  BuildStarted: { readonly sourceDigest: string };
+  BuildSucceeded: {
+    readonly bundleDigest: string;
+    readonly rules: number;
+    readonly vectors: number;
+    readonly contentVersion: number;
+    readonly artefacts: readonly Artefact[];
+  };
+  BuildFailed: { readonly findings: readonly (Finding & { readonly file?: string; readonly line?: number })[] };
+  MatrixPlanned: { readonly cells: readonly Cell[]; readonly fleetDevices: number };
+  MatrixCellPassed: { readonly result: CellResult };
+  MatrixCellFailed: { readonly result: CellResult };
+  MatrixCellErrored: { readonly result: CellResult };
+  MatrixVoided: { readonly cells: readonly string[]; readonly reason: string };
+  MatrixPassed: { readonly cells: number; readonly wallMs: number };
+  MatrixFailed: { readonly failed: readonly string[]; readonly wallMs: number };
+  SignatureAdded: { readonly keyId: string; readonly signer: string; readonly covers: readonly number[] };
+  ManifestSigned: {
+    readonly threshold: number;
+    readonly signatures: number;
+    readonly release: Content;
+    readonly rollback: Content;
+  };
+  ManifestPublished: {
+    readonly contentVersion: number;
+    readonly rollbackVersion: number;
+    readonly targetsVersion: number;
+  };
+  ApprovalRequested: { readonly needed: number };
+  ApprovalGranted: { readonly by: string; readonly note: string; readonly granted: number; readonly needed: number };
+  RolloutPlanned: { readonly salt: string; readonly stages: readonly Stage[]; readonly previous: Content };
+  StageOpened: { readonly stage: number; readonly name: string; readonly thresholds: Readonly<Record<string, number>> };
+  StageEvidenceRecorded: StageEvidence;
+  StagePassed: Decision & { readonly stage: number; readonly name: string };
+  StageHeld: Decision & { readonly stage: number; readonly name: string; readonly verdict: Verdict | null };
+  RolloutPaused: Decision & { readonly stage: number };
+  RolloutResumed: Decision & { readonly stage: number };
+  LeaseLapsed: { readonly stage: number; readonly lastTick: number; readonly reason: string };
+  RolloutCompleted: { readonly counts: Counts };
+  RegressionDetected: Verdict & { readonly stage: number };
+  HaltRequested: Decision & { readonly stage: number | null };
+  ExposureFrozen: { readonly directorVersion: number; readonly frozenAt: number; readonly triggeredBy: TriggeredBy };
+  RollbackPublished: { readonly rollbackVersion: number; readonly directorVersion: number };
+  HaltVerified: { readonly counts: Counts; readonly recovered: boolean; readonly waitedMs: number };
+  ReleaseHalted: Decision;
+  ReleaseCompleted: { readonly contentVersion: number };
+  ReleaseFailed: Decision;
+  ReleaseCancelled: Decision;
+};
+
+export type ReleaseEventType = keyof ReleaseEvents;
+
+/** An event before it gets its place in the stream. */
+export type ReleaseEvent = {
+  [T in ReleaseEventType]: { readonly type: T; readonly data: ReleaseEvents[T] };
+}[ReleaseEventType];
+
+export type Actor = { readonly kind: 'person' | 'workflow' | 'judge' | 'service'; readonly id: string };
+
+/** An event with its place: everything here is hashed (with `prevHash` and `hash` added by events/chain). */
+export type NumberedEvent = ReleaseEvent & {
+  readonly eventId: string;
+  readonly streamId: string;
+  readonly seq: number;
+  readonly schemaVersion: number;
+  /** Workflow time, ISO 8601 in UTC: the same on every attempt. */
+  readonly occurredAt: string;
+  readonly actor: Actor;
+  readonly causationId: string | null;
+  readonly correlationId: string;
+  readonly workflow: { readonly workflowId: string; readonly runId: string };
+};
+
+/** As it stands in the log. */
+export type StoredEvent = NumberedEvent & { readonly prevHash: string; readonly hash: string };
