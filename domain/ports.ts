@@ -1,6 +1,7 @@
 /** What the core needs from the world. Adapters stand in infra/, each with an in-memory twin under one contract suite. */
 import type { DirectorDocument } from './director.ts';
 import type { Artefact, Content, EngineBuild, FailMode } from './release.ts';
+import type { JudgeStatus } from './stage-rule.ts';
 import type { ControlRecord, DeviceReport } from './telemetry.ts';
 
 /** Bytes by SHA-256. `put` is idempotent; a half-written object is never visible. */
@@ -45,6 +46,12 @@ export type EnrolledDevice = {
 /** Devices as they reported themselves, projected from their polls. */
 export type Inventory = {
   devices(): Promise<readonly EnrolledDevice[]>;
+};
+
+/** What the judge has found so far, read by the activities and the lease. */
+export type EvidenceReader = {
+  /** null: not one complete tick yet. */
+  judgeStatus(releaseId: string): Promise<JudgeStatus | null>;
 };
 
 /** The TUF repository of one store: the only writer of what devices can fetch. Every write takes the store's lock. */

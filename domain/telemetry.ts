@@ -65,6 +65,8 @@ export type Window = {
   readonly leaves: Readonly<Record<SegmentKey, Readonly<Partial<Record<MetricId, LeafCounts>>>>>;
   /** Running totals at the end of the tick, of this partition. */
   readonly counts: Readonly<Record<SegmentKey, SegmentCounts>>;
+  /** Known devices whose bucket is inside the exposure in force at the end of the tick, per segment. */
+  readonly exposed: Readonly<Record<SegmentKey, number>>;
   /** First silence trials still open at the end of the tick, per segment. */
   readonly openTrials: Readonly<Record<SegmentKey, number>>;
   /** Append time (ms) of the first harmful report of a treated device so far; null when none. */
@@ -72,4 +74,8 @@ export type Window = {
   /** Log range: the window covers records in [firstOffset, lastOffset]. */
   readonly firstOffset: string;
   readonly lastOffset: string;
+  /** In tick 0 only: what the judge needs beside the counts, so that the windows alone recompute every decision. */
+  readonly plan: WindowPlan | null;
 };
+
+export type WindowPlan = { readonly policy: RolloutPolicy; readonly startedAt: number };

@@ -1,0 +1,119 @@
+/**
+ * When a stage passes. Pure: the judge's status and the time in, an outcome out. Only `passed` moves forward, and it
+ * needs evidence for every segment: no data, no devices and a segment without a canary never pass.
+ */
+import type { RolloutPolicy } from './policy.ts';
+import type { Counts, Finding, SegmentKey, StageEvidence, StageOutcome, Verdict } from './release.ts';
+
+/** The judge's summary after its last complete tick. */
+export type JudgeStatus = {
+  readonly releaseId: string;
+  readonly lastTick: number;
+  /** End of the last tick (ms, broker's clock). */
+  readonly lastWindowClosedAt: number;
+  /** Stage in force at the start of the last tick. */
+  readonly stage: number;
+  readonly statA: number;
+  readonly statB: number;
+  readonly leading: string;
+  readonly counts: Counts;
+  readonly exposed: Readonly<Record<SegmentKey, number>>;
+  readonly openTrials: Readonly<Record<SegmentKey, number>>;
+  readonly firstHarmAt: number | null;
+  readonly hold: Verdict | null;
+  readonly halt: Verdict | null;
+};
+
+export type StageAssessment = StageOutcome | { readonly outcome: 'watching'; readonly evidence: StageEvidence };
+
+export type StageQuestion = {
+  readonly policy: RolloutPolicy;
+  readonly stage: number;
+  /** When the stage opened (ms). */
+  readonly openedAt: number;
+  readonly now: number;
+  /** A person asked to go on: the minimum time is waived, everything else stands. */
+  readonly promote: boolean;
+  /** A person cleared the HOLD with a reason: it no longer holds this stage. HALT stays armed. */
+  readonly holdCleared: boolean;
+};
+
+/** True when the last window is too old to renew a lease or to pass a stage on. */
+export const isStale = (policy: RolloutPolicy, status: JudgeStatus | null, now: number): boolean =>
+  status === null || now - status.lastWindowClosedAt > policy.freshTicks * policy.tickMs;
+
+/** Decides about one stage. Throws nothing; a stage that the policy does not have waits for ever, with that finding. */
+export const assessStage = (question: StageQuestion, status: JudgeStatus | null): StageAssessment => {
+  const { policy, stage, now } = question;
+  const evidence = (waitingFor: readonly Finding[]): StageEvidence => ({
+    stage,
+    lastTick: status?.lastTick ?? -1,
+    counts: status?.counts ?? {},
+    statA: status?.statA ?? 0,
+    statB: status?.statB ?? 0,
+    leading: status?.leading ?? '',
+    waitingFor,
+  });
+  if (status?.halt) return { outcome: 'regression', verdict: status.halt, evidence: evidence([]) };
+  if (status?.hold && !question.holdCleared) {
+    return { outcome: 'held', reason: 'hold', verdict: status.hold, evidence: evidence([]) };
+  }
+  if (isStale(policy, status, now)) {
+    const lastSeen = Math.max(status?.lastWindowClosedAt ?? 0, question.openedAt);
+    const limit = policy.freshTicks * policy.tickMs;
+    const waitingFor = [finding('window-age-ms', 'no fresh evidence', now - lastSeen, '<=', limit)];
+    // The lease has lapsed by itself after one limit; after the second the stage says so.
+    return now - lastSeen > 2 * limit
+      ? { outcome: 'held', reason: 'no-data', verdict: null, evidence: evidence(waitingFor) }
+      : { outcome: 'watching', evidence: evidence(waitingFor) };
+  }
+  const waitingFor = status === null ? [] : unmet(question, status);
+  return status !== null && waitingFor.length === 0
+    ? { outcome: 'passed', evidence: evidence([]) }
+    : { outcome: 'watching', evidence: evidence(waitingFor) };
+};
+
+/** Share of a segment's devices whose first silence trial may still be open when the stage passes (halt-judge, section 9). */
+const openTrialShare = 0.05;
+const healthyShare = 0.5;
+
+const unmet = (question: StageQuestion, status: JudgeStatus): Finding[] => {
+  const { policy, stage, openedAt } = question;
+  const plan = policy.stages[stage];
+  if (plan === undefined) return [finding('stage', 'the policy has no such stage', stage, '<', policy.stages.length)];
+  const found: Finding[] = [];
+  if (status.stage < stage) {
+    found.push(finding('stage-evidence', 'no window yet with this stage in force', status.stage, '>=', stage));
+  }
+  const covered = Math.max(0, status.lastWindowClosedAt - openedAt);
+  if (covered < plan.minMs && !question.promote) {
+    found.push(finding('min-time-ms', 'minimum time of the stage', covered, '>=', plan.minMs));
+  }
+  const segments = Object.keys(status.counts).sort();
+  let healthy = 0;
+  for (const segment of segments) {
+    const counts = status.counts[segment];
+    if (counts === undefined || counts.enrolled === 0) continue;
+    healthy += counts.healthy;
+    const needed = Math.max(1, Math.ceil(healthyShare * (status.exposed[segment] ?? 0)));
+    if (counts.healthy < needed) {
+      found.push(finding('segment-healthy', `healthy devices in ${segment}`, counts.healthy, '>=', needed));
+    }
+    const open = status.openTrials[segment] ?? 0;
+    const allowed = Math.floor(openTrialShare * counts.offered);
+    if (open > allowed) {
+      found.push(finding('open-trials', `first silence trials still open in ${segment}`, open, '<=', allowed));
+    }
+  }
+  const minimum = Math.max(1, plan.minDevices);
+  if (healthy < minimum) found.push(finding('min-devices', 'healthy devices', healthy, '>=', minimum));
+  return found;
+};
+
+const finding = (code: string, what: string, observed: number, operator: string, limit: number): Finding => ({
+  code,
+  message: `${what}: ${observed}, needs ${operator} ${limit}`,
+  observed,
+  operator,
+  limit,
+});

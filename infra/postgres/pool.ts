@@ -1,0 +1,40 @@
+/** Connections to PostgreSQL. Repositories take a `Queryable`, so that the caller decides about the transaction. */
+import pg from 'pg';
+import type { Log } from '../kafka/client.ts';
+
+export type Pool = pg.Pool;
+export type Queryable = Pick<pg.ClientBase, 'query'>;
+
+/** `application` shows in pg_stat_activity. Statements that hang are ended by the server after 30 s. */
+export const createPool = (url: string, application: string, log: Log): Pool => {
+  const pool = new pg.Pool({
+    connectionString: url,
+    application_name: `sigrel-${application}`,
+    max: 8,
+    connectionTimeoutMillis: 5_000,
+    statement_timeout: 30_000,
+    idle_in_transaction_session_timeout: 30_000,
+  });
+  // An idle connection that breaks (server restarted) is replaced on next use; unhandled it would end the process.
+  pool.on('error', (error) => log('warn', { error: error.message }, 'an idle database connection broke'));
+  return pool;
+};
+
+/** Runs `work` in one transaction: committed when it resolves, rolled back when it rejects. */
+export const withTransaction = async <T>(pool: Pool, work: (tx: Queryable) => Promise<T>): Promise<T> => {
+  const client = await pool.connect();
+  let broken: Error | undefined;
+  try {
+    await client.query('begin');
+    const result = await work(client);
+    await client.query('commit');
+    return result;
+  } catch (error) {
+    await client.query('rollback').catch((failure: Error) => {
+      broken = failure;
+    });
+    throw error;
+  } finally {
+    client.release(broken);
+  }
+};

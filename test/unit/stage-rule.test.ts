@@ -1,0 +1,161 @@
+import { describe, expect, test } from 'vitest';
+import { defaultPolicy, type RolloutPolicy } from '../../domain/policy.ts';
+import type { SegmentCounts, Verdict } from '../../domain/release.ts';
+import { assessStage, type JudgeStatus, type StageQuestion } from '../../domain/stage-rule.ts';
+
+const policy: RolloutPolicy = {
+  ...defaultPolicy,
+  tickMs: 1000,
+  freshTicks: 3,
+  stages: [
+    { name: 'canary', kind: 'canary', size: 8, minMs: 10_000, minDevices: 8 },
+    { name: 'half', kind: 'share', size: 0.5, minMs: 10_000, minDevices: 20 },
+  ],
+};
+const counts = (changes: Partial<SegmentCounts> = {}): SegmentCounts => ({
+  enrolled: 100,
+  offered: 8,
+  installed: 8,
+  healthy: 8,
+  harmed: 0,
+  recovered: 0,
+  ...changes,
+});
+const status = (changes: Partial<JudgeStatus> = {}): JudgeStatus => ({
+  releaseId: 'r1',
+  lastTick: 12,
+  lastWindowClosedAt: 112_000,
+  stage: 0,
+  statA: 0.5,
+  statB: 0.5,
+  leading: 'crash',
+  counts: { 'a/fail-open': counts(), 'b/fail-closed': counts({ enrolled: 20 }) },
+  exposed: { 'a/fail-open': 8, 'b/fail-closed': 8 },
+  openTrials: {},
+  firstHarmAt: null,
+  hold: null,
+  halt: null,
+  ...changes,
+});
+const question = (changes: Partial<StageQuestion> = {}): StageQuestion => ({
+  policy,
+  stage: 0,
+  openedAt: 100_000,
+  now: 112_500,
+  promote: false,
+  holdCleared: false,
+  ...changes,
+});
+const verdict = (kind: Verdict['kind']): Verdict => ({
+  kind,
+  tick: 3,
+  cell: 'crash',
+  metric: 'crash',
+  segment: null,
+  x: 3,
+  y: 0,
+  treatedHours: 1,
+  controlHours: 100,
+  statA: 200,
+  statB: 30,
+  thresholdA: 100,
+  thresholdB: 20,
+  policyDigest: 'd',
+  firstTick: 0,
+  lastTick: 3,
+  codeVersion: '1',
+  firstHarmAt: 101_000,
+});
+const waiting = (assessment: ReturnType<typeof assessStage>): string[] => {
+  expect(assessment.outcome).toBe('watching');
+  return assessment.evidence.waitingFor.map((finding) => finding.code);
+};
+
+describe('a stage', () => {
+  test('passes when everything the policy asks for is there', () => {
+    expect(assessStage(question(), status())).toMatchObject({ outcome: 'passed', evidence: { waitingFor: [] } });
+  });
+
+  test('waits for the minimum time of evidence, unless a person promotes', () => {
+    const early = status({ lastWindowClosedAt: 109_000 });
+    expect(waiting(assessStage(question({ now: 109_500 }), early))).toEqual(['min-time-ms']);
+    expect(assessStage(question({ now: 109_500, promote: true }), early).outcome).toBe('passed');
+  });
+
+  test('waits for a window in which it was in force', () => {
+    const half = { stage: 1, openedAt: 100_000 };
+    expect(waiting(assessStage(question(half), status()))).toContain('stage-evidence');
+  });
+
+  test('waits until half of the exposed devices of every segment are healthy', () => {
+    const three = status({ counts: { 'a/fail-open': counts(), 'b/fail-closed': counts({ healthy: 3 }) } });
+    const assessment = assessStage(question(), three);
+    expect(waiting(assessment)).toEqual(['segment-healthy']);
+    expect(assessment.evidence.waitingFor[0]).toMatchObject({ observed: 3, operator: '>=', limit: 4 });
+    const four = status({ counts: { 'a/fail-open': counts(), 'b/fail-closed': counts({ healthy: 4 }) } });
+    expect(assessStage(question(), four).outcome).toBe('passed');
+  });
+
+  test('never passes a segment blind: devices enrolled, none exposed', () => {
+    const blind = status({
+      counts: { 'a/fail-open': counts(), 'tiny/fail-open': counts({ enrolled: 2, offered: 0, healthy: 0 }) },
+      exposed: { 'a/fail-open': 8 },
+    });
+    expect(waiting(assessStage(question(), blind))).toEqual(['segment-healthy']);
+  });
+
+  test('ignores a segment in which nobody is enrolled', () => {
+    const empty = status({
+      counts: { 'a/fail-open': counts(), 'gone/fail-open': counts({ enrolled: 0, offered: 0, healthy: 0 }) },
+    });
+    expect(assessStage(question(), empty).outcome).toBe('passed');
+  });
+
+  test('waits for the first silence trials', () => {
+    expect(waiting(assessStage(question(), status({ openTrials: { 'a/fail-open': 1 } })))).toEqual(['open-trials']);
+    const large = { 'a/fail-open': counts({ offered: 40, healthy: 40 }) };
+    expect(assessStage(question(), status({ counts: large, openTrials: { 'a/fail-open': 2 } })).outcome).toBe('passed');
+    expect(waiting(assessStage(question(), status({ counts: large, openTrials: { 'a/fail-open': 3 } })))).toEqual([
+      'open-trials',
+    ]);
+  });
+
+  test('waits for the minimum number of healthy devices', () => {
+    const few = status({ counts: { 'a/fail-open': counts({ healthy: 7 }) } });
+    expect(waiting(assessStage(question(), few))).toEqual(['min-devices']);
+  });
+
+  test('never passes without devices', () => {
+    expect(waiting(assessStage(question({ promote: true }), status({ counts: {}, exposed: {} })))).toEqual([
+      'min-devices',
+    ]);
+  });
+
+  test('is a regression on HALT, also when a HOLD was cleared and the evidence is old', () => {
+    const halted = status({ hold: verdict('hold'), halt: verdict('halt') });
+    expect(assessStage(question({ holdCleared: true, now: 900_000 }), halted)).toMatchObject({
+      outcome: 'regression',
+      verdict: { kind: 'halt' },
+    });
+  });
+
+  test('is held on HOLD until a person clears it', () => {
+    const held = status({ hold: verdict('hold') });
+    expect(assessStage(question({ promote: true }), held)).toMatchObject({ outcome: 'held', reason: 'hold' });
+    expect(assessStage(question({ holdCleared: true }), held).outcome).toBe('passed');
+  });
+
+  test('waits on stale windows and is held as no-data after twice the limit', () => {
+    expect(waiting(assessStage(question({ now: 115_001 }), status()))).toEqual(['window-age-ms']);
+    expect(assessStage(question({ now: 118_001 }), status())).toMatchObject({ outcome: 'held', reason: 'no-data' });
+  });
+
+  test('without any status it waits for the first window, then is held as no-data', () => {
+    expect(waiting(assessStage(question({ now: 103_000 }), null))).toEqual(['window-age-ms']);
+    expect(assessStage(question({ now: 106_001 }), null)).toMatchObject({ outcome: 'held', reason: 'no-data' });
+  });
+
+  test('does not pass a stage that the policy does not have', () => {
+    expect(waiting(assessStage(question({ stage: 7 }), status()))).toEqual(['stage']);
+  });
+});
