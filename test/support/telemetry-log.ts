@@ -1,0 +1,104 @@
+/** Writes small telemetry logs by hand and folds them, for tests. Times are ms after the start of tick 0. */
+import { emptyState, foldRecord } from '../../domain/at-risk.ts';
+import { fromSnapshot, type PartitionState, toSnapshot } from '../../domain/at-risk-state.ts';
+import type { BucketOf } from '../../domain/exposure.ts';
+import { defaultPolicy, type MetricId, type RolloutPolicy } from '../../domain/policy.ts';
+import { type EngineBuild, engineId, type FailMode, segmentKey } from '../../domain/release.ts';
+import type { ControlRecord, DeviceReport, LeafCounts, TelemetryRecord, Window } from '../../domain/telemetry.ts';
+
+export const start = 1_000_000;
+export const hour = 3_600_000;
+export const policy: RolloutPolicy = {
+  ...defaultPolicy,
+  tickMs: 1000,
+  heartbeatMs: 2000,
+  firstSilenceMs: 3000,
+  silenceMs: 5000,
+};
+export const engine: EngineBuild = { name: 'ids', version: '1.0', packageVersion: '1.0-1', digest: 'ab'.repeat(32) };
+export const segment = segmentKey(engineId(engine), 'fail-open');
+
+/** Devices t… are inside a threshold of 100, u… inside one of 200, c… never. */
+export const bucketOf: BucketOf = (_salt, id) => ({ t: 10, u: 150, c: 5000 })[id[0] ?? ''] ?? 9999;
+
+export type LogRecord = { readonly at: number; readonly record: TelemetryRecord };
+type Body = DeviceReport['body'];
+
+/** One log in the making: every call appends a record. Sequences are numbered per device. */
+export const newLog = () => {
+  const records: LogRecord[] = [];
+  const sequences = new Map<string, number>();
+  const append = (at: number, record: TelemetryRecord) => records.push({ at: start + at, record });
+  const report = (at: number, deviceId: string, body: Body) => {
+    const sequence = (sequences.get(deviceId) ?? 0) + 1;
+    sequences.set(deviceId, sequence);
+    append(at, { report: { deviceId, sequence, body } });
+  };
+  const poll = (
+    at: number,
+    deviceId: string,
+    changes: { version?: number; offer?: number; failMode?: FailMode } = {},
+  ) =>
+    report(at, deviceId, {
+      kind: 'poll',
+      engine,
+      failMode: changes.failMode ?? 'fail-open',
+      contentVersion: changes.version ?? 1,
+      directorVersion: 1,
+      offer: changes.offer === undefined ? null : { releaseId: 'r1', contentVersion: changes.offer },
+    });
+  return {
+    records,
+    poll,
+    /** A poll that asks for the content of r1 (version 2). */
+    offer: (at: number, deviceId: string) => poll(at, deviceId, { offer: 2 }),
+    say: (at: number, deviceId: string, kind: 'installed' | 'healthy' | 'reverted', contentVersion = 2) =>
+      report(at, deviceId, { kind, contentVersion }),
+    harm: (
+      at: number,
+      deviceId: string,
+      kind: 'crash' | 'load-failure' | 'blocked-traffic' | 'update-failure' = 'crash',
+      contentVersion = 2,
+    ) => report(at, deviceId, { kind, contentVersion, words: 'it broke' }),
+    clock: (at: number) => append(at, { control: { kind: 'clock' } }),
+    open: (at: number, changes: Partial<Extract<ControlRecord, { kind: 'stage-opened' }>> = {}) =>
+      append(at, {
+        control: {
+          kind: 'stage-opened',
+          releaseId: 'r1',
+          family: 'ips',
+          stage: 0,
+          salt: 'salt',
+          contentVersion: 2,
+          rollbackVersion: 3,
+          thresholds: { [segment]: 100 },
+          policy,
+          startedAt: start,
+          ...changes,
+        },
+      }),
+    end: (at: number, releaseId = 'r1') => append(at, { control: { kind: 'release-ended', releaseId } }),
+  };
+};
+
+/** Folds a log; `restartEvery` n: after every n records the state goes through JSON, as after a crash. */
+export const foldLog = (records: readonly LogRecord[], restartEvery?: number) => {
+  let state: PartitionState = emptyState(0, 1);
+  const windows: Window[] = [];
+  records.forEach(({ at, record }, offset) => {
+    windows.push(...foldRecord(state, record, at, offset, bucketOf).windows);
+    if (restartEvery !== undefined && offset % restartEvery === 0) {
+      const restored = fromSnapshot(JSON.parse(JSON.stringify(toSnapshot(state))));
+      if (restored === null) throw new Error('the snapshot was refused');
+      state = restored;
+    }
+  });
+  return { state, windows };
+};
+
+/** One leaf of one tick, exposure per device-hour back in ms to be readable. */
+export const leafMs = (windows: readonly Window[], tick: number, metric: MetricId, of = segment): LeafCounts => {
+  const [x, y, treated, control] = windows.find((window) => window.tick === tick)?.leaves[of]?.[metric] ?? [0, 0, 0, 0];
+  const unit = metric.startsWith('silence') ? 1 : hour;
+  return [x, y, Math.round(treated * unit), Math.round(control * unit)];
+};
