@@ -22,13 +22,20 @@ export default {
       to: { pathNot: '^domain/' },
     },
     {
+      name: 'activity-contract-is-types-only',
+      comment: 'Workflows import the activity contract: it must not pull anything into their bundle.',
+      severity: 'error',
+      from: { path: '^activities/contract\\.ts$' },
+      to: { pathNot: '^(domain/|events/catalogue\\.ts$)' },
+    },
+    {
       name: 'workflows',
       comment: 'Workflows see domain, the event catalogue, the Temporal workflow package, and activity types only.',
       severity: 'error',
       from: { path: '^workflows/' },
       to: {
-        pathNot: '^(workflows/|domain/|events/catalogue\\.ts$|node_modules/@temporalio/(workflow|common)/)',
-        dependencyTypesNot: ['type-only'],
+        pathNot:
+          '^(workflows/|domain/|events/catalogue\\.ts$|activities/contract\\.ts$|node_modules/@temporalio/(workflow|common)/)',
       },
     },
     {

@@ -92,13 +92,25 @@ export type RolloutActivities = {
       salt: string;
       thresholds: Readonly<Record<string, number>>;
       release: Content;
+      rollbackVersion: number;
       previous: Content;
       policy: RolloutPolicy;
+      /** Start of tick 0 (ms): the same for every stage of a release. */
+      startedAt: number;
     },
   ): Promise<{ directorVersion: number }>;
-  /** Watches until the stage passes, is held or regresses; heartbeats at least every 2 s; `afterHold`: a person resumed. */
+  /**
+   * Watches until the stage passes, is held or regresses; heartbeats. `awaitFresh`: the stage is held for want of data;
+   * resolves with `fresh` when there is evidence again.
+   */
   watchStage(
-    input: StageRef & { policy: RolloutPolicy; openedAt: number; promote: boolean; holdCleared: boolean },
+    input: StageRef & {
+      policy: RolloutPolicy;
+      openedAt: number;
+      promote: boolean;
+      holdCleared: boolean;
+      awaitFresh: boolean;
+    },
   ): Promise<StageOutcome>;
   /** The completed release becomes the steady content under the long expiry. */
   completeRollout(input: {
@@ -128,8 +140,8 @@ export type HaltActivities = {
     triggeredBy: TriggeredBy;
     reason: string;
   }): Promise<{ directorVersion: number; frozenAt: number }>;
-  /** Lifts the stop marker of a pause and grants the same thresholds again. */
-  thawExposure(input: { releaseId: string; family: string }): Promise<{ directorVersion: number }>;
+  /** Lifts the stop marker of a pause and grants the same thresholds again under the lease. */
+  thawExposure(input: { releaseId: string; family: string; leaseMs: number }): Promise<{ directorVersion: number }>;
   /** Switches the director to the signed rollback for exactly the halted cohort, under the long expiry. */
   publishRollback(input: {
     releaseId: string;

@@ -18,9 +18,20 @@ export type DirectorDocument = {
     readonly stage: number;
     /** A device is in when its bucket is below its segment's threshold. In `frozen` nobody newly takes the content. */
     readonly thresholds: Readonly<Record<SegmentKey, number>>;
+    readonly lease: LeaseTerms;
   } | null;
   /** In `rollback`: what exactly the halted cohort fetches, without acknowledgement, under the long expiry. */
   readonly rollback: Content | null;
+};
+
+/** What the renewal of a rolling document depends on, in the document itself: renewing needs no other source (ms). */
+export type LeaseTerms = {
+  /** Start of tick 0: before `startedAt + freshMs` no window can be overdue. */
+  readonly startedAt: number;
+  /** Expiry of the document; renewed at a third of it. */
+  readonly leaseMs: number;
+  /** A judge whose last window is older renews nothing. */
+  readonly freshMs: number;
 };
 
 /** What a device does about a document it has verified; content null: keep what runs. */

@@ -56,6 +56,8 @@ export type EvidenceReader = {
 
 /** The TUF repository of one store: the only writer of what devices can fetch. Every write takes the store's lock. */
 export type DirectorStore = {
+  /** Families that were initialised, sorted. */
+  families(): Promise<readonly string[]>;
   /** Creates keys and baseline content 1 of a family; refuses (SRP_RULE_FAMILY_EXISTS) when it is there with other bytes. */
   initialiseFamily(
     family: string,

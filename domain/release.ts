@@ -149,7 +149,9 @@ export type StageOutcome =
       readonly reason: 'hold' | 'no-data';
       readonly verdict: Verdict | null;
       readonly evidence: StageEvidence;
-    };
+    }
+  /** Fresh evidence came back after a hold for want of data: the stage goes on. */
+  | { readonly outcome: 'fresh'; readonly evidence: StageEvidence };
 
 export type StageEvidence = {
   readonly stage: number;
