@@ -8,10 +8,11 @@ export default {
     { name: 'unresolved', severity: 'error', from: {}, to: { couldNotResolve: true } },
     {
       name: 'domain-is-pure',
-      comment: 'domain/ imports nothing but itself: no I/O, no third-party package, no Node module.',
+      comment:
+        'domain/ imports nothing but itself and the types of events: no I/O, no third-party package, no Node module.',
       severity: 'error',
       from: { path: '^domain/' },
-      to: { pathNot: '^domain/' },
+      to: { pathNot: '^(domain/|events/catalogue\\.ts$)' },
     },
     { name: 'events', severity: 'error', from: { path: '^events/' }, to: { path: others('events', 'domain') } },
     {

@@ -97,6 +97,7 @@ export type RolloutActivities = {
       policy: RolloutPolicy;
       /** Start of tick 0 (ms): the same for every stage of a release. */
       startedAt: number;
+      holdCleared: boolean;
     },
   ): Promise<{ directorVersion: number }>;
   /**
@@ -120,11 +121,12 @@ export type RolloutActivities = {
   }): Promise<{ directorVersion: number; counts: Counts }>;
   /** Ends the telemetry of a release (end marker), whatever its outcome. Idempotent. */
   closeTelemetry(input: { releaseId: string; family: string }): Promise<void>;
-  /** Waits until every harmed device reports healthy on the rollback content, or the wait is over. */
+  /** Waits until every harmed device reports healthy on the rollback content, at least `settleMs`, at most `waitMs`. */
   verifyHalt(input: {
     releaseId: string;
     family: string;
     rollbackVersion: number;
+    settleMs: number;
     waitMs: number;
   }): Promise<{ counts: Counts; recovered: boolean; waitedMs: number }>;
 };
@@ -141,7 +143,11 @@ export type HaltActivities = {
     reason: string;
   }): Promise<{ directorVersion: number; frozenAt: number }>;
   /** Lifts the stop marker of a pause and grants the same thresholds again under the lease. */
-  thawExposure(input: { releaseId: string; family: string; leaseMs: number }): Promise<{ directorVersion: number }>;
+  thawExposure(input: {
+    releaseId: string;
+    family: string;
+    holdCleared: boolean;
+  }): Promise<{ directorVersion: number }>;
   /** Switches the director to the signed rollback for exactly the halted cohort, under the long expiry. */
   publishRollback(input: {
     releaseId: string;

@@ -48,6 +48,48 @@ export type Inventory = {
   devices(): Promise<readonly EnrolledDevice[]>;
 };
 
+/** One run of one engine over rules and captures; a new process each time. `no-result` is a failure, never a pass. */
+export type EngineRun =
+  | {
+      readonly kind: 'completed';
+      /** From the engine's own statistics record, never from its log or its exit code. */
+      readonly loaded: number;
+      readonly failed: number;
+      readonly skipped: number;
+      readonly alerts: readonly {
+        readonly capture: string;
+        readonly signatureId: number;
+        readonly action: 'allowed' | 'blocked';
+      }[];
+      /** What the engine said about rules it refused: for people, never for the verdict. */
+      readonly errors: readonly {
+        readonly file?: string;
+        readonly line?: number;
+        readonly signatureId?: number;
+        readonly words: string;
+      }[];
+      readonly wallMs: number;
+    }
+  | {
+      readonly kind: 'no-result';
+      readonly reason: 'signal' | 'timeout' | 'exit' | 'no-statistics';
+      readonly words: string;
+      readonly wallMs: number;
+    };
+
+export type EngineInput = {
+  readonly rules: Uint8Array;
+  readonly captures: readonly { readonly name: string; readonly bytes: Uint8Array }[];
+  /** `ips`: as if inline; what is dropped counts as blocked. */
+  readonly mode: 'ids' | 'ips';
+};
+
+/** The engines of the field, each in a killable child process with limits. */
+export type EngineRunner = {
+  /** null: there is no pack of this engine, so nothing can be said about it. */
+  run(engine: EngineBuild, input: EngineInput, signal: AbortSignal): Promise<EngineRun | null>;
+};
+
 /** What the judge has found so far, read by the activities and the lease. */
 export type EvidenceReader = {
   /** null: not one complete tick yet. */

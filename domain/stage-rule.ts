@@ -2,6 +2,7 @@
  * When a stage passes. Pure: the judge's status and the time in, an outcome out. Only `passed` moves forward, and it
  * needs evidence for every segment: no data, no devices and a segment without a canary never pass.
  */
+import type { DirectorDocument } from './director.ts';
 import type { RolloutPolicy } from './policy.ts';
 import type { Counts, Finding, SegmentKey, StageEvidence, StageOutcome, Verdict } from './release.ts';
 
@@ -41,6 +42,20 @@ export type StageQuestion = {
 /** True when the last window is too old to renew a lease or to pass a stage on. */
 export const isStale = (policy: RolloutPolicy, status: JudgeStatus | null, now: number): boolean =>
   status === null || now - status.lastWindowClosedAt > policy.freshTicks * policy.tickMs;
+
+/**
+ * Whether the lease of this document may be renewed; null when it may, else why not. Fresh windows without a verdict are
+ * the only reason to go on granting exposure. Before the first window can be due there is nothing to wait for.
+ */
+export const refuseRenewal = (document: DirectorDocument, status: JudgeStatus | null, now: number): string | null => {
+  const { mode, rollout } = document;
+  if (mode !== 'rolling' || rollout === null) return `the document is ${mode}`;
+  const { lease } = rollout;
+  if (status?.halt) return 'the judge halted the release';
+  if (status?.hold && !lease.holdCleared) return 'the judge holds the release';
+  const freshUntil = Math.max(status?.lastWindowClosedAt ?? 0, lease.startedAt) + lease.freshMs;
+  return now > freshUntil ? `the last window is ${now - freshUntil + lease.freshMs} ms old` : null;
+};
 
 /** Decides about one stage. Throws nothing; a stage that the policy does not have waits for ever, with that finding. */
 export const assessStage = (question: StageQuestion, status: JudgeStatus | null): StageAssessment => {

@@ -1,0 +1,135 @@
+/** Stages: plan, open, watch, complete, verify a halt. */
+import { setTimeout as sleep } from 'node:timers/promises';
+import { SigrelError } from '../domain/errors.ts';
+import { type BucketOf, planStages } from '../domain/exposure.ts';
+import type { RolloutPolicy } from '../domain/policy.ts';
+import type { DirectorStore, EvidenceReader, Inventory, TelemetryLog } from '../domain/ports.ts';
+import { type Counts, engineId, type SegmentCounts, segmentKey } from '../domain/release.ts';
+import { assessStage, isStale } from '../domain/stage-rule.ts';
+import type { RolloutActivities } from './contract.ts';
+import { steadyExpiryMs } from './halt.ts';
+
+export type RolloutPorts = {
+  readonly inventory: Inventory;
+  readonly telemetry: TelemetryLog;
+  readonly director: DirectorStore;
+  readonly evidence: EvidenceReader;
+  readonly bucketOf: BucketOf;
+  readonly now: () => number;
+  /** Tells Temporal that this attempt is alive; rejects (or aborts `cancelled`) when it is not wanted any more. */
+  readonly heartbeat: (details: unknown) => void;
+  readonly cancelled: () => AbortSignal;
+};
+
+/** How often a watch looks: four times a tick, at most every second, so that heartbeats keep coming. */
+const lookEveryMs = (policy: RolloutPolicy): number => Math.min(1_000, Math.max(50, policy.tickMs / 4));
+
+export const createRolloutActivities = (ports: RolloutPorts): RolloutActivities => ({
+  planRollout: async ({ releaseId, family, policy }) => {
+    const devices: Record<string, string[]> = {};
+    for (const device of await ports.inventory.devices()) {
+      const segment = segmentKey(engineId(device.engine), device.failMode);
+      devices[segment] = [...(devices[segment] ?? []), device.deviceId];
+    }
+    if (Object.keys(devices).length === 0) {
+      throw new SigrelError(
+        'SRP_RULE_NO_FLEET',
+        `no device is enrolled for family ${family}: there is nobody to roll out to`,
+      );
+    }
+    // A salt of its own for every release: the canaries of one release are not those of the next.
+    const salt = `${family}/${releaseId}`;
+    return { salt, stages: planStages(policy.stages, devices, salt, ports.bucketOf) };
+  },
+
+  openStage: async (input) => {
+    const { releaseId, family, stage, salt, thresholds, release, rollbackVersion, policy, startedAt } = input;
+    // The evidence path knows of the stage before any device can be offered it: no evidence, no exposure.
+    await ports.telemetry.control({
+      kind: 'stage-opened',
+      contentVersion: release.contentVersion,
+      ...{ releaseId, family, stage, salt, rollbackVersion, thresholds, policy, startedAt },
+    });
+    const lease = {
+      startedAt,
+      leaseMs: policy.leaseMs,
+      freshMs: policy.freshTicks * policy.tickMs,
+      holdCleared: input.holdCleared,
+    };
+    const { document } = await ports.director.change(
+      family,
+      (current) => {
+        const open = current.rollout;
+        const mine = open?.content.releaseId === releaseId;
+        if (!mine && (current.mode === 'rolling' || current.mode === 'frozen')) {
+          throw new SigrelError(
+            'SRP_RULE_FAMILY_BUSY',
+            `family ${family} is rolling out ${open?.content.releaseId}: wait for its end, or halt it`,
+          );
+        }
+        if (mine && current.mode === 'rolling' && open.stage >= stage) return null;
+        return {
+          family,
+          mode: 'rolling',
+          steady: current.rollback ?? current.steady,
+          rollout: { content: release, salt, stage, thresholds, lease },
+          rollback: null,
+        };
+      },
+      { expiresInMs: policy.leaseMs },
+    );
+    return { directorVersion: document.directorVersion };
+  },
+
+  watchStage: async ({ releaseId, policy, stage, openedAt, promote, holdCleared, awaitFresh }) => {
+    for (;;) {
+      const status = await ports.evidence.judgeStatus(releaseId);
+      const now = ports.now();
+      const assessment = assessStage({ policy, stage, openedAt, now, promote, holdCleared }, status);
+      const stillNoData = awaitFresh && assessment.outcome === 'held' && assessment.reason === 'no-data';
+      if (awaitFresh && assessment.outcome !== 'regression' && !isStale(policy, status, now)) {
+        return { outcome: 'fresh', evidence: assessment.evidence };
+      }
+      if (assessment.outcome !== 'watching' && !stillNoData) return assessment;
+      ports.heartbeat(assessment.evidence.waitingFor);
+      await sleep(lookEveryMs(policy), undefined, { signal: ports.cancelled() });
+    }
+  },
+
+  completeRollout: async ({ releaseId, family, release }) => {
+    const { document } = await ports.director.change(
+      family,
+      (current) =>
+        current.mode === 'steady' && current.steady.contentVersion === release.contentVersion
+          ? null
+          : { family, mode: 'steady', steady: release, rollout: null, rollback: null },
+      { expiresInMs: steadyExpiryMs },
+    );
+    const status = await ports.evidence.judgeStatus(releaseId);
+    return { directorVersion: document.directorVersion, counts: status?.counts ?? {} };
+  },
+
+  closeTelemetry: async ({ releaseId }) => {
+    await ports.telemetry.control({ kind: 'release-ended', releaseId });
+  },
+
+  verifyHalt: async ({ releaseId, settleMs, waitMs }) => {
+    const started = ports.now();
+    for (;;) {
+      const status = await ports.evidence.judgeStatus(releaseId).catch(() => null);
+      const counts = status?.counts ?? {};
+      const waitedMs = ports.now() - started;
+      const harmed = total(counts, 'harmed');
+      const recovered = total(counts, 'recovered');
+      // Windows that end before the rollback was out say nothing about recovery.
+      const settled = (status?.lastWindowClosedAt ?? 0) >= started + settleMs;
+      if (settled && recovered >= harmed) return { counts, recovered: true, waitedMs };
+      if (waitedMs >= waitMs) return { counts, recovered: false, waitedMs };
+      ports.heartbeat({ harmed, recovered });
+      await sleep(Math.min(1_000, settleMs / 8), undefined, { signal: ports.cancelled() });
+    }
+  },
+});
+
+const total = (counts: Counts, field: keyof SegmentCounts): number =>
+  Object.values(counts).reduce((sum, segment) => sum + segment[field], 0);

@@ -1,0 +1,69 @@
+/** How each activity is called: its queue, its limits, its retries, and why. */
+import { ActivityCancellationType, type ActivityOptions, proxyActivities } from '@temporalio/workflow';
+import type {
+  BuildActivities,
+  HaltActivities,
+  MatrixActivities,
+  PublishActivities,
+  RecordActivities,
+  RolloutActivities,
+} from '../activities/contract.ts';
+import { queues } from './queues.ts';
+
+const seconds = (n: number): number => n * 1000;
+
+// A fault of the world (a server that restarts) passes; a fault of the input does not: those are thrown as non-retryable.
+const patient: ActivityOptions['retry'] = {
+  initialInterval: 250,
+  backoffCoefficient: 2,
+  maximumInterval: seconds(5),
+};
+
+/** For ever: an event that is not recorded would leave a gap, and what raises exposure waits for it. */
+export const record = proxyActivities<RecordActivities>({
+  taskQueue: queues.release,
+  startToCloseTimeout: seconds(20),
+  retry: patient,
+});
+
+export const build = proxyActivities<BuildActivities>({
+  taskQueue: queues.build,
+  startToCloseTimeout: seconds(120),
+  retry: { ...patient, maximumAttempts: 10 },
+});
+
+/** A cell that a worker took with it when it died is run again, elsewhere: the heartbeat tells. */
+export const engines = proxyActivities<MatrixActivities>({
+  taskQueue: queues.engines,
+  startToCloseTimeout: seconds(600),
+  heartbeatTimeout: seconds(10),
+  retry: { ...patient, maximumAttempts: 5 },
+});
+
+export const publish = proxyActivities<PublishActivities>({
+  taskQueue: queues.publish,
+  startToCloseTimeout: seconds(60),
+  retry: patient,
+});
+
+export const rollout = proxyActivities<RolloutActivities>({
+  taskQueue: queues.release,
+  startToCloseTimeout: seconds(60),
+  retry: patient,
+});
+
+/** Watching lasts as long as a stage and is cheap to begin again: a lost heartbeat means a lost worker. */
+export const watching = proxyActivities<RolloutActivities>({
+  taskQueue: queues.release,
+  startToCloseTimeout: '30 days',
+  heartbeatTimeout: seconds(10),
+  cancellationType: ActivityCancellationType.TRY_CANCEL,
+  retry: { ...patient, maximumInterval: seconds(1) },
+});
+
+/** Exposure down: tried again quickly and for ever, on slots of its own. */
+export const stopping = proxyActivities<HaltActivities>({
+  taskQueue: queues.halt,
+  startToCloseTimeout: seconds(10),
+  retry: { initialInterval: 100, backoffCoefficient: 1.5, maximumInterval: seconds(1) },
+});

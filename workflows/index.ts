@@ -1,0 +1,2 @@
+export { matrixWorkflow } from './matrix.ts';
+export { releaseWorkflow } from './release.ts';

@@ -1,0 +1,516 @@
+/**
+ * One release: build, matrix, signatures, approvals, stages, and its end. Decisions are domain/decide.ts and
+ * domain/stage-rule.ts; this file says what happens in which order.
+ *
+ * Exposure up waits for the log: the stage's event is durable before the director is touched. Exposure down never waits:
+ * the freeze comes first, then its record.
+ */
+import {
+  ActivityFailure,
+  ApplicationFailure,
+  allHandlersFinished,
+  CancellationScope,
+  ChildWorkflowFailure,
+  ContinueAsNew,
+  condition,
+  continueAsNew,
+  executeChild,
+  isCancellation,
+  ParentClosePolicy,
+  rootCause,
+  setHandler,
+  workflowInfo,
+} from '@temporalio/workflow';
+import { type Command, decide } from '../domain/decide.ts';
+import type { RolloutPolicy } from '../domain/policy.ts';
+import type { CellResult, StageOutcome, TriggeredBy, Verdict } from '../domain/release.ts';
+import { isExposed, isTerminal, type ReleaseState } from '../domain/release-state.ts';
+import type { Actor, ReleaseEvent } from '../events/catalogue.ts';
+import { build, publish, rollout, stopping, watching } from './activities.ts';
+import type { MatrixInput, MatrixOutcome } from './matrix.ts';
+import * as messages from './messages.ts';
+import { queues } from './queues.ts';
+import { byWorkflow, createRecorder, type Recorded, type Recorder } from './recorder.ts';
+import { createDisplay } from './show.ts';
+
+export type ReleaseInput = {
+  readonly releaseId: string;
+  readonly family: string;
+  readonly requestedBy: string;
+  readonly note: string;
+  /** SHA-256 of the source bundle in the blob store. */
+  readonly sourceDigest: string;
+  readonly policy: RolloutPolicy;
+  readonly policyDigest: string;
+  /** What the run before has recorded; null at the start. */
+  readonly carried: Recorded | null;
+};
+
+export type ReleaseOutcome = {
+  readonly releaseId: string;
+  readonly phase: string;
+  readonly reasonCode: string;
+  readonly reason: string;
+};
+
+/** Everything a part of the workflow needs; one per run. */
+type Run = {
+  readonly input: ReleaseInput;
+  readonly recorder: Recorder;
+  readonly state: () => ReleaseState;
+  /** Runs `work` until it ends or until somebody asks for attention; then `work` is cancelled. */
+  readonly unlessInterrupted: <T>(work: () => Promise<T>) => Promise<{ done: true; value: T } | { done: false }>;
+  readonly promotion: () => messages.PersonRequest | null;
+  readonly clearPromotion: () => void;
+  /** A freeze took effect: whoever asked for it may be told. */
+  readonly noteFrozen: (directorVersion: number) => void;
+};
+
+export async function releaseWorkflow(input: ReleaseInput): Promise<ReleaseOutcome> {
+  const run = openRun(input);
+  try {
+    if (input.carried === null) {
+      const { carried: _carried, ...request } = input;
+      const { releaseId: _releaseId, ...triggered } = request;
+      const person: Actor = { kind: 'person', id: input.requestedBy };
+      run.recorder.emit(person, { type: 'ReleaseTriggered', data: triggered });
+      await prepare(run);
+    }
+    if (!isTerminal(run.state())) await rollOut(run);
+  } catch (error) {
+    if (error instanceof ContinueAsNew) throw error;
+    await CancellationScope.nonCancellable(() => abandon(run, error));
+  }
+  return CancellationScope.nonCancellable(async () => {
+    const { releaseId, family } = input;
+    if (isExposed(run.state())) await rollout.closeTelemetry({ releaseId, family });
+    await run.recorder.flush();
+    await condition(allHandlersFinished);
+    const { phase, end } = run.state();
+    return { releaseId, phase, reasonCode: end?.reasonCode ?? '', reason: end?.reason ?? '' };
+  });
+}
+
+// ---- before anybody is offered anything
+
+/** Build, matrix, signatures, approvals, plan. Returns early when the release ended. */
+const prepare = async (run: Run): Promise<void> => {
+  const { releaseId, family, sourceDigest, policy } = run.input;
+  const release = { releaseId, family, sourceDigest };
+  const emit = (...events: ReleaseEvent[]) => run.recorder.emit(byWorkflow, ...events);
+  const ended = () => isTerminal(run.state());
+
+  emit({ type: 'BuildStarted', data: { sourceDigest } });
+  const built = await untilCancelled(run, () => build.buildRelease(release));
+  if (built === null) return;
+  if (!built.ok) {
+    emit({ type: 'BuildFailed', data: { findings: built.findings } });
+    return fail(run, 'build-failed', `the content has ${built.findings.length} findings`);
+  }
+  const { ok: _ok, ...bundle } = built;
+  emit({ type: 'BuildSucceeded', data: bundle });
+
+  const matrix = await untilCancelled(run, () => runMatrix(run));
+  if (matrix === null || ended()) return;
+  const red = matrix.results.filter((result) => result.verdict !== 'pass');
+  const voided = matrix.results.filter((result) => result.verdict === 'void').map((result) => result.cellId);
+  if (matrix.cells.length === 0 || voided.length > 0) {
+    const reason =
+      matrix.cells.length === 0 ? 'no device is enrolled: there is no cell to test' : 'a control came out wrong';
+    emit({ type: 'MatrixVoided', data: { cells: voided, reason } });
+    return fail(run, 'matrix-void', reason);
+  }
+  if (red.length > 0) {
+    emit({ type: 'MatrixFailed', data: { failed: red.map((result) => result.cellId), wallMs: matrix.wallMs } });
+    return fail(run, 'matrix-failed', `${red.length} of ${matrix.cells.length} cells did not pass`);
+  }
+  emit({ type: 'MatrixPassed', data: { cells: matrix.cells.length, wallMs: matrix.wallMs } });
+
+  const { contentVersion, artefacts, bundleDigest } = bundle;
+  const signed = await untilCancelled(run, () =>
+    publish.signRelease({ releaseId, family, bundleDigest, contentVersion, artefacts }),
+  );
+  if (signed === null) return;
+  const { signatures, threshold, release: content, rollback, previous } = signed;
+  const covers = [content.contentVersion, rollback.contentVersion];
+  emit(...signatures.map((signature): ReleaseEvent => ({ type: 'SignatureAdded', data: { ...signature, covers } })), {
+    type: 'ManifestSigned',
+    data: { threshold, signatures: signatures.length, release: content, rollback },
+  });
+  const published = await untilCancelled(run, () =>
+    publish.publishContent({ releaseId, family, release: content, rollback }),
+  );
+  if (published === null) return;
+  const rollbackVersion = rollback.contentVersion;
+  emit({ type: 'ManifestPublished', data: { contentVersion, rollbackVersion, ...published } });
+
+  if (policy.approvals > 0) {
+    emit({ type: 'ApprovalRequested', data: { needed: policy.approvals } });
+    await condition(() => (run.state().approvals?.by.length ?? 0) >= policy.approvals || ended());
+  }
+  const planned = await untilCancelled(run, () => rollout.planRollout({ releaseId, family, policy }));
+  if (planned === null) return;
+  emit({ type: 'RolloutPlanned', data: { ...planned, previous } });
+};
+
+/** null when a person cancelled the release meanwhile: what the work did is of no consequence, nobody was offered it. */
+const untilCancelled = async <T>(run: Run, work: () => Promise<T>): Promise<T | null> => {
+  for (;;) {
+    if (isTerminal(run.state())) return null;
+    const result = await run.unlessInterrupted(work);
+    if (result.done) return isTerminal(run.state()) ? null : result.value;
+  }
+};
+
+const runMatrix = async (run: Run): Promise<MatrixOutcome> => {
+  const { releaseId, family, sourceDigest } = run.input;
+  const outcome = await executeChild<(input: MatrixInput) => Promise<MatrixOutcome>>('matrixWorkflow', {
+    workflowId: `matrix/${releaseId}`,
+    taskQueue: queues.release,
+    args: [{ releaseId, family, sourceDigest, reportTo: workflowInfo().workflowId }],
+    parentClosePolicy: ParentClosePolicy.TERMINATE,
+    staticSummary: `engine matrix of ${releaseId}`,
+  });
+  // Progress signals are a convenience of the view; the outcome is what counts, and completes what they did not bring.
+  notePlan(run.recorder, outcome);
+  for (const result of outcome.results) noteCell(run.recorder, result);
+  return outcome;
+};
+
+const notePlan = (recorder: Recorder, plan: Pick<MatrixOutcome, 'cells' | 'fleetDevices'>): void => {
+  const state = recorder.state();
+  if (state === null || state.matrix !== null || isTerminal(state)) return;
+  recorder.emit(byWorkflow, {
+    type: 'MatrixPlanned',
+    data: { cells: plan.cells, fleetDevices: plan.fleetDevices },
+  });
+};
+
+const noteCell = (recorder: Recorder, result: CellResult): void => {
+  const state = recorder.state();
+  if (!state?.matrix || isTerminal(state)) return;
+  if (state.matrix.results.some((known) => known.cellId === result.cellId)) return;
+  const types = {
+    pass: 'MatrixCellPassed',
+    fail: 'MatrixCellFailed',
+    void: 'MatrixCellFailed',
+    error: 'MatrixCellErrored',
+  } as const;
+  recorder.emit(byWorkflow, { type: types[result.verdict], data: { result } });
+};
+
+// ---- stages
+
+const rollOut = async (run: Run): Promise<void> => {
+  const stages = run.state().rollout?.stages ?? [];
+  const index = run.state().rollout?.passed ?? 0;
+  const verdict = await runStage(run, index);
+  if (verdict === 'halt') return haltRelease(run);
+  if (index + 1 < stages.length) {
+    await run.recorder.flush();
+    await condition(allHandlersFinished);
+    await continueAsNew<typeof releaseWorkflow>({ ...run.input, carried: run.recorder.recorded() });
+  }
+  await complete(run);
+};
+
+/** Opens and watches one stage until it passes or the release has to be halted. */
+const runStage = async (run: Run, index: number): Promise<'passed' | 'halt'> => {
+  const { releaseId, family, policy } = run.input;
+  let granted = false;
+  let stopped = false;
+  for (;;) {
+    const state = run.state();
+    if (state.phase === 'halting') return 'halt';
+    if (state.phase === 'paused' || (state.phase === 'held' && state.hold?.reasonCode === 'hold')) {
+      if (!stopped) await freeze(run, state.phase === 'paused' ? 'person' : 'judge');
+      stopped = true;
+      const resting = state.phase;
+      await condition(() => run.state().phase !== resting);
+      continue;
+    }
+    if (stopped) {
+      const thawed = await run.unlessInterrupted(async () => {
+        await run.recorder.flush();
+        return stopping.thawExposure({ releaseId, family, holdCleared: holdCleared(run) });
+      });
+      stopped = !thawed.done;
+      continue;
+    }
+    if (!granted) {
+      granted = (await run.unlessInterrupted(() => openStage(run, index))).done;
+      continue;
+    }
+    const watched = await run.unlessInterrupted(() =>
+      watching.watchStage.executeWithOptions({ summary: `stage ${stageName(run, index)}` }, [
+        {
+          ...{ releaseId, family, policy, stage: index },
+          openedAt: Date.parse(run.state().rollout?.openedAt ?? ''),
+          promote: run.promotion() !== null,
+          holdCleared: holdCleared(run),
+          awaitFresh: run.state().phase === 'held',
+        },
+      ]),
+    );
+    if (watched.done && noteOutcome(run, index, watched.value)) return 'passed';
+  }
+};
+
+const holdCleared = (run: Run): boolean => run.state().rollout?.holdCleared ?? false;
+const stageName = (run: Run, index: number): string => run.state().rollout?.stages[index]?.name ?? String(index);
+
+const openStage = async (run: Run, index: number): Promise<void> => {
+  const { releaseId, family, policy } = run.input;
+  const { rollout: plan, manifest } = run.state();
+  const stage = plan?.stages[index];
+  if (!plan || !stage || !manifest) throw ApplicationFailure.nonRetryable(`no plan for stage ${index}`, 'SRP_BUG_PLAN');
+  const { thresholds, name } = stage;
+  if (plan.stage < index)
+    run.recorder.emit(byWorkflow, { type: 'StageOpened', data: { stage: index, name, thresholds } });
+  await run.recorder.flush();
+  await rollout.openStage.executeWithOptions({ summary: `grant stage ${name}` }, [
+    {
+      ...{ releaseId, family, policy, stage: index, thresholds },
+      salt: plan.salt,
+      release: manifest.release,
+      rollbackVersion: manifest.rollback.contentVersion,
+      previous: plan.previous,
+      startedAt: Date.parse(plan.startedAt),
+      holdCleared: plan.holdCleared,
+    },
+  ]);
+};
+
+/** Records what a watch ended with; true when the stage passed. */
+const noteOutcome = (run: Run, index: number, outcome: StageOutcome): boolean => {
+  const emit = (...events: ReleaseEvent[]) => run.recorder.emit(byWorkflow, ...events);
+  const stage = { stage: index, name: stageName(run, index) };
+  const evidence: ReleaseEvent = { type: 'StageEvidenceRecorded', data: outcome.evidence };
+  switch (outcome.outcome) {
+    case 'passed': {
+      const asked = run.promotion();
+      const decision = asked
+        ? { triggeredBy: 'person' as const, by: asked.by, reasonCode: 'person-promote', reason: asked.reason }
+        : {
+            triggeredBy: 'workflow' as const,
+            by: 'release',
+            reasonCode: 'stage-rule',
+            reason: 'every condition is met',
+          };
+      emit(evidence, { type: 'StagePassed', data: { ...decision, ...stage } });
+      run.clearPromotion();
+      return true;
+    }
+    case 'regression':
+      emit(evidence);
+      noteRegression(run.recorder, outcome.verdict);
+      return false;
+    case 'held': {
+      const noData = outcome.reason === 'no-data';
+      const reason = noData
+        ? `no complete window since tick ${outcome.evidence.lastTick}`
+        : `the judge holds the stage: ${outcome.verdict?.metric} in ${outcome.verdict?.segment ?? 'the whole fleet'}`;
+      const by = noData ? 'release' : 'judge';
+      const triggeredBy: TriggeredBy = noData ? 'lease' : 'judge';
+      emit(
+        evidence,
+        ...(noData
+          ? [{ type: 'LeaseLapsed', data: { stage: index, lastTick: outcome.evidence.lastTick, reason } } as const]
+          : []),
+        {
+          type: 'StageHeld',
+          data: { triggeredBy, by, reasonCode: outcome.reason, reason, verdict: outcome.verdict, ...stage },
+        },
+      );
+      return false;
+    }
+    case 'fresh':
+      if (run.state().phase === 'held') {
+        const decision = { triggeredBy: 'workflow' as const, by: 'release', reasonCode: 'evidence-fresh' };
+        emit({ type: 'RolloutResumed', data: { ...decision, reason: 'windows arrive again', stage: index } });
+      }
+      return false;
+  }
+};
+
+const complete = async (run: Run): Promise<void> => {
+  const { releaseId, family } = run.input;
+  const content = run.state().manifest?.release;
+  if (!content) throw ApplicationFailure.nonRetryable('no signed content', 'SRP_BUG_MANIFEST');
+  await run.recorder.flush();
+  const { counts } = await rollout.completeRollout({ releaseId, family, release: content });
+  run.recorder.emit(
+    byWorkflow,
+    { type: 'RolloutCompleted', data: { counts } },
+    { type: 'ReleaseCompleted', data: { contentVersion: content.contentVersion } },
+  );
+};
+
+// ---- stopping
+
+const freeze = async (run: Run, triggeredBy: TriggeredBy): Promise<void> => {
+  const { releaseId, family } = run.input;
+  const { halt, hold } = run.state();
+  const reason = halt?.reason ?? hold?.reason ?? 'paused';
+  const frozen = await stopping.freezeExposure({ releaseId, family, triggeredBy, reason });
+  run.recorder.emit(byWorkflow, { type: 'ExposureFrozen', data: { ...frozen, triggeredBy } });
+  run.noteFrozen(frozen.directorVersion);
+};
+
+/** How long harmed devices are waited for, at least (late harm shows within two polls) and at most. */
+const recoveryWait = (policy: RolloutPolicy) => ({ settleMs: 2 * policy.heartbeatMs, waitMs: 15 * policy.heartbeatMs });
+
+/** Freeze, then the record, then the previous content under its new version, then the proof that devices recovered. */
+const haltRelease = (run: Run): Promise<void> =>
+  CancellationScope.nonCancellable(async () => {
+    const { releaseId, family, policy } = run.input;
+    const { halt, manifest } = run.state();
+    const triggeredBy: TriggeredBy = halt?.verdict ? 'judge' : halt?.by === 'release' ? 'workflow' : 'person';
+    await freeze(run, triggeredBy);
+    if (manifest) {
+      const { rollback } = manifest;
+      const published = await stopping.publishRollback({ releaseId, family, rollback });
+      const rollbackVersion = rollback.contentVersion;
+      run.recorder.emit(byWorkflow, { type: 'RollbackPublished', data: { rollbackVersion, ...published } });
+      const verified = await watching.verifyHalt({ releaseId, family, rollbackVersion, ...recoveryWait(policy) });
+      run.recorder.emit(byWorkflow, { type: 'HaltVerified', data: verified });
+    }
+    const by = halt?.by ?? 'release';
+    const reasonCode = halt?.reasonCode ?? 'halted';
+    run.recorder.emit(byWorkflow, {
+      type: 'ReleaseHalted',
+      data: { triggeredBy, by, reasonCode, reason: halt?.reason ?? '' },
+    });
+  });
+
+const fail = (run: Run, reasonCode: string, reason: string): void =>
+  run.recorder.emit(byWorkflow, {
+    type: 'ReleaseFailed',
+    data: { triggeredBy: 'workflow', by: 'release', reasonCode, reason },
+  });
+
+/** The workflow itself cannot go on: what was exposed is halted and rolled back, everything else ends as failed. */
+const abandon = async (run: Run, error: unknown): Promise<void> => {
+  const state = run.state();
+  if (isTerminal(state)) return;
+  const cancelled = isCancellation(error);
+  if (!cancelled && !(error instanceof ActivityFailure) && !(error instanceof ChildWorkflowFailure)) {
+    if (!(error instanceof ApplicationFailure)) throw error; // a bug in this code: the workflow task is retried after a fix
+  }
+  const reason = cancelled ? 'the workflow was cancelled in Temporal' : (rootCause(error) ?? String(error));
+  const decision = { triggeredBy: 'workflow', by: 'release', reason } as const;
+  if (isExposed(state)) {
+    const reasonCode = cancelled ? 'workflow-cancelled' : 'pipeline-failed';
+    const stage = state.rollout?.stage ?? null;
+    if (state.phase !== 'halting') {
+      run.recorder.emit(byWorkflow, { type: 'HaltRequested', data: { ...decision, reasonCode, stage } });
+    }
+    return haltRelease(run);
+  }
+  if (cancelled) {
+    run.recorder.emit(byWorkflow, {
+      type: 'ReleaseCancelled',
+      data: { ...decision, reasonCode: 'workflow-cancelled' },
+    });
+  } else fail(run, 'pipeline-failed', reason);
+};
+
+/** True when the verdict is news. */
+const noteRegression = (recorder: Recorder, verdict: Verdict): boolean => {
+  const state = recorder.state();
+  if (state === null || isTerminal(state) || state.phase === 'halting' || !isExposed(state)) return false;
+  const judge: Actor = { kind: 'judge', id: verdict.codeVersion };
+  recorder.emit(judge, { type: 'RegressionDetected', data: { ...verdict, stage: state.rollout?.stage ?? 0 } });
+  return true;
+};
+
+// ---- a run and its messages
+
+const nothingRecorded: Recorded = { state: null, seq: 0, headHash: null };
+
+const openRun = (input: ReleaseInput): Run => {
+  const recorder = createRecorder(input.releaseId, input.carried ?? nothingRecorded, createDisplay());
+  let attention = 0;
+  let promotion: messages.PersonRequest | null = null;
+  let frozen = 0;
+
+  const state = (): ReleaseState => {
+    const current = recorder.state();
+    if (current === null) throw ApplicationFailure.retryable('the release was not triggered yet', 'SRP_RULE_NOT_READY');
+    return current;
+  };
+  const validate = (command: Command): void => {
+    const decided = decide(state(), command);
+    if (!decided.ok) throw ApplicationFailure.nonRetryable(decided.message, decided.code);
+  };
+  const accept = (command: Command): void => {
+    const decided = decide(state(), command);
+    if (!decided.ok) throw ApplicationFailure.nonRetryable(decided.message, decided.code);
+    recorder.emit({ kind: 'person', id: command.by }, ...decided.events);
+    attention += 1;
+  };
+  const answer = (): messages.Answer => ({ phase: state().phase, seq: state().seq });
+
+  setHandler(
+    messages.approve,
+    (request) => {
+      accept({ kind: 'approve', ...request });
+      return answer();
+    },
+    { validator: (request) => validate({ kind: 'approve', ...request }) },
+  );
+  const onRequest = (
+    definition: typeof messages.pause,
+    kind: Exclude<Command['kind'], 'approve'>,
+    after?: (request: messages.PersonRequest) => Promise<void> | void,
+  ) =>
+    setHandler(
+      definition,
+      async (request) => {
+        const before = frozen;
+        accept({ kind, ...request });
+        // Who asks for a stop is answered when it is in force.
+        if (kind === 'pause' || kind === 'halt') await condition(() => frozen > before || state().phase === 'rolling');
+        await after?.(request);
+        return answer();
+      },
+      { validator: (request) => validate({ kind, ...request }) },
+    );
+  onRequest(messages.pause, 'pause');
+  onRequest(messages.resume, 'resume');
+  onRequest(messages.halt, 'halt');
+  onRequest(messages.cancel, 'cancel');
+  onRequest(messages.promote, 'promote', (request) => {
+    promotion = request;
+  });
+  setHandler(messages.regressionVerdict, (verdict) => {
+    if (noteRegression(recorder, verdict)) attention += 1;
+  });
+  setHandler(messages.matrixPlanned, (plan) => notePlan(recorder, plan));
+  setHandler(messages.matrixCellFinished, (result) => noteCell(recorder, result));
+  setHandler(messages.currentState, () => recorder.state());
+
+  return {
+    input,
+    recorder,
+    state,
+    unlessInterrupted: async (work) => {
+      const seen = attention;
+      const scope = new CancellationScope();
+      const running = scope.run(work).then((value) => ({ done: true as const, value }));
+      const interrupted = condition(() => attention !== seen).then(() => ({ done: false as const }));
+      // The one that loses the race may still fail, which is of no consequence.
+      for (const promise of [running, interrupted]) promise.catch(() => {});
+      const result = await Promise.race([running, interrupted]);
+      if (!result.done) scope.cancel();
+      return result;
+    },
+    promotion: () => promotion,
+    clearPromotion: () => {
+      promotion = null;
+    },
+    noteFrozen: () => {
+      frozen += 1;
+    },
+  };
+};
