@@ -1,0 +1,102 @@
+/** The example family on the real engines: everything loads, every vector gives exactly what it says, in both modes. */
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { beforeAll, describe, expect, test } from 'vitest';
+import { type Family, rulesText } from '../../domain/content/family.ts';
+import { gradeCell } from '../../domain/gates.ts';
+import type { EngineRun } from '../../domain/ports.ts';
+import { loadFamily } from '../../infra/content/load-family.ts';
+import { acquirePacks, type Pack } from '../../infra/engines/packs.ts';
+import { runSuricata } from '../../infra/engines/suricata.ts';
+import { stderrProgress } from '../../infra/servers/progress.ts';
+
+const examples = join(import.meta.dirname, '..', '..', 'examples');
+const text = (value: string) => new TextEncoder().encode(value);
+
+let packs: readonly Pack[];
+beforeAll(async () => {
+  packs = await acquirePacks(stderrProgress());
+}, 900_000);
+
+const load = async (folder: string): Promise<Family> => {
+  const loaded = await loadFamily(join(examples, folder));
+  if (!loaded.ok) throw new Error(JSON.stringify(loaded.findings, null, 1));
+  return loaded.family;
+};
+
+const gradeAll = async (family: Family) => {
+  const results = [];
+  for (const pack of packs) {
+    for (const mode of family.modes) {
+      const run = (rules: string, captures: { name: string; bytes: Uint8Array }[]): Promise<EngineRun> =>
+        runSuricata(pack, { rules: text(rules), captures, mode });
+      const controls = await run(rulesText([...family.controls.good, ...family.controls.bad]), [
+        { name: 'control', bytes: family.controls.capture },
+      ]);
+      const content = await run(
+        rulesText(family.rules),
+        family.vectors.map(({ name, capture }) => ({ name, bytes: capture })),
+      );
+      const cell = { cellId: `${pack.build.version}/${mode}`, engine: pack.build, mode, devices: 1 };
+      const expected = {
+        rules: family.rules.map((rule) => rule.signatureId),
+        vectors: family.vectors,
+        controls: {
+          good: family.controls.good.length,
+          bad: family.controls.bad.length,
+          capture: 'control',
+          mustMatch: family.controls.mustMatch,
+        },
+      };
+      results.push(gradeCell(cell, expected, { controls, content }, 0));
+    }
+  }
+  return results;
+};
+const red = (results: Awaited<ReturnType<typeof gradeAll>>) =>
+  results.flatMap((result) =>
+    result.gates
+      .filter((gate) => gate.verdict !== 'pass')
+      .map((gate) => ({ cell: result.cellId, gate: gate.gate, details: gate.details })),
+  );
+
+describe('the example content on every engine', () => {
+  test.each(['families/ips', 'releases/good', 'releases/blocks-field'])('%s passes in every cell', async (folder) => {
+    const family = await load(folder);
+    expect(family.rules.length).toBeGreaterThanOrEqual(25);
+    expect(red(await gradeAll(family))).toEqual([]);
+  });
+
+  test('releases/astaro fails where the keyword is unknown, with the rule and the words of the engine', async () => {
+    const results = await gradeAll(await load('releases/astaro'));
+    const newest = packs.map((pack) => pack.build.version).filter((version) => Number(version.split('.')[0]) >= 8);
+    for (const result of results) {
+      const understands = newest.some((version) => result.cellId.startsWith(version));
+      expect([result.cellId, result.verdict]).toEqual([result.cellId, understands ? 'pass' : 'fail']);
+      if (understands) continue;
+      const loaded = result.gates.find((gate) => gate.gate === 'rules-loaded');
+      expect(loaded?.details).toMatchObject([{ rule: 1000033, words: expect.stringMatching(/entropy/) }]);
+    }
+  });
+
+  test.each([
+    ['families/ips', 'office', []],
+    ['families/ips', 'plant', []],
+    ['releases/good', 'plant', []],
+    ['releases/blocks-field', 'office', []],
+    ['releases/blocks-field', 'plant', [1000034]],
+  ] as const)('%s on the %s field profile blocks %j', async (folder, profile, blocked) => {
+    const family = await load(folder);
+    const bytes = await readFile(join(examples, 'field', `${profile}.pcap`));
+    for (const pack of packs) {
+      const run = await runSuricata(pack, {
+        rules: text(rulesText(family.rules)),
+        captures: [{ name: profile, bytes }],
+        mode: 'ips',
+      });
+      if (run.kind !== 'completed') throw new Error(run.words);
+      const dropped = run.alerts.filter((alert) => alert.action === 'blocked').map((alert) => alert.signatureId);
+      expect([...new Set(dropped)]).toEqual(blocked);
+    }
+  });
+});
