@@ -1,0 +1,54 @@
+/** What a device may send: checked here and nowhere behind the gateway. */
+import { z } from 'zod';
+import type { DeviceReport } from '../domain/telemetry.ts';
+
+const count = z.number().int().min(0);
+const identifier = z
+  .string()
+  .regex(/^[A-Za-z0-9][A-Za-z0-9._:+~-]{0,127}$/, 'expected 1 to 128 of A-Z a-z 0-9 . _ : + ~ -');
+/** Part of an engine id, which becomes a path and a key. */
+const pathPart = z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._+~-]{0,63}$/, 'expected 1 to 64 of A-Z a-z 0-9 . _ + ~ -');
+
+const engine = z.strictObject({
+  name: pathPart,
+  version: pathPart,
+  packageVersion: identifier,
+  digest: z.string().regex(/^[0-9a-f]{64}$/, 'expected 64 hex digits'),
+});
+const progress = <K extends string>(kind: K) => z.strictObject({ kind: z.literal(kind), contentVersion: count });
+const trouble = <K extends string>(kind: K) =>
+  z.strictObject({ kind: z.literal(kind), contentVersion: count, words: z.string().max(500) });
+
+export const signedReportSchema = z.strictObject({
+  deviceId: identifier,
+  sequence: count,
+  body: z.discriminatedUnion('kind', [
+    z.strictObject({
+      kind: z.literal('poll'),
+      engine,
+      failMode: z.enum(['fail-open', 'fail-closed']),
+      contentVersion: count,
+      directorVersion: count,
+      offer: z.strictObject({ releaseId: identifier, contentVersion: count }).nullable(),
+    }),
+    progress('installed'),
+    progress('healthy'),
+    progress('reverted'),
+    trouble('crash'),
+    trouble('load-failure'),
+    trouble('blocked-traffic'),
+    trouble('update-failure'),
+  ]),
+  mac: z.string().regex(/^[0-9a-f]{64}$/, 'expected 64 hex digits'),
+}) satisfies z.ZodType<DeviceReport & { mac: string }>;
+
+/** Reports in one request; one request becomes one write to the log. */
+export const reportsPerRequest = 2_000;
+
+export const requestSchema = z.strictObject({ reports: z.array(z.unknown()).min(1).max(reportsPerRequest) });
+
+/** The first thing that is wrong, with its place. */
+export const firstIssue = (error: z.ZodError): string => {
+  const issue = error.issues[0];
+  return issue === undefined ? 'unreadable' : `${issue.path.map(String).join('.') || 'report'}: ${issue.message}`;
+};
