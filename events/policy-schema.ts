@@ -93,7 +93,11 @@ const contradictions = (policy: RolloutPolicy): Finding[] => {
     'silence',
     `firstSilenceMs is ${firstSilenceMs} ms, expected at least one tick (${tickMs} ms)`,
   );
-  needs(leaseMs >= 1_000, 'lease', `leaseMs is ${leaseMs}, expected at least 1000: it is renewed at a third of it`);
+  needs(
+    leaseMs >= 3_000,
+    'lease',
+    `leaseMs is ${leaseMs}, expected at least 3000: signed expiry has whole seconds and is renewed at a third`,
+  );
   needs(freshMs <= 3_600_000, 'fresh', `freshTicks * tickMs is ${freshMs} ms, expected at most an hour`);
   stages.forEach((one, index) => {
     const where = `stages.${index} (${one.name})`;

@@ -1,0 +1,189 @@
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { createServer, type Server } from 'node:http';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import type { DirectorDocument } from '../../domain/director.ts';
+import type { DirectorStore } from '../../domain/ports.ts';
+import type { Artefact, Content } from '../../domain/release.ts';
+import { createFileBlobs } from '../../infra/store/blobs.ts';
+import { openRepository, type Poll } from '../../infra/tuf/client.ts';
+import { createDirectorStore } from '../../infra/tuf/director-store.ts';
+
+const engine = { name: 'suricata', version: '7.0.10', packageVersion: '1:7.0.10-1', digest: 'a'.repeat(64) };
+const text = (value: string) => new TextEncoder().encode(value);
+const week = 7 * 24 * 3_600_000;
+
+let root: string;
+let dir: string;
+let number = 0;
+let clock = Date.now();
+let store: DirectorStore;
+let blobs: ReturnType<typeof createFileBlobs>;
+let server: Server;
+let baseUrl: string;
+
+beforeAll(async () => {
+  root = await mkdtemp(join(tmpdir(), 'sigrel-tuf-'));
+  server = createServer(async (request, response) => {
+    const file = await readFile(join(dir, 'repository', decodeURIComponent(request.url ?? ''))).catch(() => null);
+    response.writeHead(file ? 200 : 404).end(file);
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const address = server.address();
+  baseUrl = `http://127.0.0.1:${typeof address === 'object' ? address?.port : 0}`;
+});
+afterAll(async () => {
+  server.closeAllConnections();
+  server.close();
+  await rm(root, { recursive: true, force: true });
+});
+beforeEach(async () => {
+  number += 1;
+  dir = join(root, String(number));
+  clock = Date.now();
+  blobs = createFileBlobs(join(dir, 'blobs'));
+  store = createDirectorStore({ dir, keysDir: join(root, 'keys'), blobs, now: () => clock });
+  await store.initialiseFamily('ips', [{ engine, bytes: text('baseline') }]);
+});
+
+const contentOf = async (version: number, releaseId: string, body: string): Promise<Content> => {
+  const sha256 = await blobs.put(text(body));
+  const id = 'suricata-7.0.10-aaaaaaaa';
+  const artefact: Artefact = { engine: id, path: `content/ips/${version}/${id}.rules`, sha256, length: body.length };
+  return { contentVersion: version, releaseId, artefacts: [artefact] };
+};
+const lease = { startedAt: 0, leaseMs: 60_000, freshMs: 10_000, holdCleared: false };
+const rolling =
+  (content: Content, threshold: number, stage = 0) =>
+  (current: DirectorDocument): Omit<DirectorDocument, 'directorVersion'> => ({
+    ...current,
+    mode: 'rolling',
+    rollout: { content, salt: 's', stage, thresholds: { seg: threshold }, lease },
+  });
+const openClient = async () =>
+  openRepository({
+    baseUrl,
+    dir: join(dir, 'client'),
+    trustedRoot: await readFile(join(dir, 'repository', 'metadata', '1.root.json')),
+  });
+const documentOf = (poll: Poll): DirectorDocument => {
+  if (poll.kind !== 'document') throw new Error(poll.why);
+  return poll.document;
+};
+
+describe('the store', () => {
+  test('begins with the baseline, says so again, and refuses another one', async () => {
+    expect(await store.families()).toEqual(['ips']);
+    expect((await store.read('ips')).document).toMatchObject({
+      directorVersion: 1,
+      mode: 'steady',
+      steady: { contentVersion: 1 },
+    });
+    await store.initialiseFamily('ips', [{ engine, bytes: text('baseline') }]);
+    await expect(store.initialiseFamily('ips', [{ engine, bytes: text('other') }])).rejects.toMatchObject({
+      code: 'SRP_RULE_FAMILY_EXISTS',
+    });
+    await expect(store.read('av')).rejects.toMatchObject({ code: 'SRP_MISSING_FAMILY' });
+    await store.initialiseFamily('av', [{ engine, bytes: text('signatures') }]);
+    expect(await store.families()).toEqual(['av', 'ips']);
+  });
+
+  test('gives every release its own versions, and the same ones when asked again', async () => {
+    expect(await store.nextContentVersion('ips', 'r1')).toBe(2);
+    expect(await store.nextContentVersion('ips', 'r2')).toBe(4);
+    expect(await store.nextContentVersion('ips', 'r1')).toBe(2);
+  });
+
+  test('publishes only what was signed, two of three', async () => {
+    const contents = [await contentOf(2, 'r1', 'new'), await contentOf(3, 'r1', 'baseline')];
+    await expect(store.publishContent('ips', contents)).rejects.toMatchObject({ code: 'SRP_RULE_NOT_SIGNED' });
+    const signed = await store.signContent('ips', contents);
+    expect(signed).toMatchObject({
+      threshold: 2,
+      signatures: [{ signer: 'content-ips-key-1' }, { signer: 'content-ips-key-2' }],
+    });
+    const published = await store.publishContent('ips', contents);
+    expect(await store.publishContent('ips', contents)).toEqual(published);
+  });
+
+  test('a stop marker holds against openings and renewals until it is lifted', async () => {
+    const content = await contentOf(2, 'r1', 'new');
+    const { document } = await store.change('ips', rolling(content, 10), { expiresInMs: 60_000 });
+    expect(await store.renew('ips', document.directorVersion, 60_000)).toBe(true);
+    await store.change('ips', (current) => ({ ...current, mode: 'frozen' }), { expiresInMs: week, stop: 'set' });
+    expect((await store.read('ips')).stopped).toBe(true);
+    expect(await store.renew('ips', document.directorVersion + 1, 60_000)).toBe(false);
+    await expect(store.change('ips', rolling(content, 10), { expiresInMs: 60_000 })).rejects.toMatchObject({
+      code: 'SRP_RULE_STOPPED',
+    });
+    await store.change('ips', rolling(content, 10), { expiresInMs: 60_000, stop: 'clear' });
+    expect(await store.read('ips')).toMatchObject({ stopped: false, document: { mode: 'rolling' } });
+  });
+
+  test('a renewal of an older document changes nothing', async () => {
+    const content = await contentOf(2, 'r1', 'new');
+    const first = await store.change('ips', rolling(content, 10), { expiresInMs: 60_000 });
+    await store.change('ips', rolling(content, 20, 1), { expiresInMs: 60_000 });
+    expect(await store.renew('ips', first.document.directorVersion, 60_000)).toBe(false);
+    expect((await store.read('ips')).document.rollout?.thresholds).toEqual({ seg: 20 });
+  });
+
+  test('two writers at once lose nothing', async () => {
+    const other = createDirectorStore({ dir, keysDir: join(root, 'keys'), blobs, now: () => clock });
+    const content = await contentOf(2, 'r1', 'new');
+    await store.change('ips', rolling(content, 1), { expiresInMs: 60_000 });
+    const raise = (writer: DirectorStore) =>
+      writer.change('ips', (current) => rolling(content, (current.rollout?.thresholds.seg ?? 0) + 1)(current), {
+        expiresInMs: 60_000,
+      });
+    await Promise.all(Array.from({ length: 10 }, (_, index) => raise(index % 2 ? store : other)));
+    expect((await store.read('ips')).document).toMatchObject({
+      directorVersion: 12,
+      rollout: { thresholds: { seg: 11 } },
+    });
+  });
+});
+
+describe('a device that uses an ordinary TUF client', () => {
+  test('sees every change and fetches what content role and director agree about', async () => {
+    const client = await openClient();
+    expect(documentOf(await client.poll('ips')).mode).toBe('steady');
+    const contents = [await contentOf(2, 'r1', 'new'), await contentOf(3, 'r1', 'baseline')];
+    await store.signContent('ips', contents);
+    await store.publishContent('ips', contents);
+    const [content] = contents;
+    if (!content) throw new Error('no content');
+    await store.change('ips', rolling(content, 10), { expiresInMs: 60_000 });
+    const poll = await client.poll('ips');
+    expect(documentOf(poll).rollout?.content.contentVersion).toBe(2);
+    const [artefact] = content.artefacts;
+    if (poll.kind !== 'document' || !artefact) throw new Error('no document');
+    expect(Buffer.from(await poll.fetchArtefact(artefact)).toString()).toBe('new');
+    await expect(poll.fetchArtefact({ ...artefact, sha256: 'b'.repeat(64) })).rejects.toMatchObject({
+      code: 'SRP_INTEGRITY_ARTEFACT',
+    });
+  });
+
+  test('is offered nothing once the lease has run out, by an attacker, or without a server', async () => {
+    const content = await contentOf(2, 'r1', 'new');
+    const client = await openClient();
+    clock -= 61_000; // the lease was granted a minute ago and nobody renewed it
+    await store.change('ips', rolling(content, 10), { expiresInMs: 60_000 });
+    expect(await client.poll('ips')).toMatchObject({ kind: 'no-offer', why: expect.stringMatching(/expired/i) });
+    clock += 61_000;
+    const { document } = await store.read('ips');
+    expect(await store.renew('ips', document.directorVersion, 60_000)).toBe(true);
+    expect(documentOf(await client.poll('ips')).mode).toBe('rolling');
+
+    const thief = createDirectorStore({ dir, keysDir: join(root, 'other-keys'), blobs, now: () => clock });
+    await thief.change('ips', rolling(content, 2 ** 32), { expiresInMs: week });
+    expect((await client.poll('ips')).kind).toBe('no-offer');
+    const nowhere = await openRepository({
+      baseUrl: 'http://127.0.0.1:9',
+      dir: join(dir, 'nowhere'),
+      trustedRoot: await readFile(join(dir, 'repository', 'metadata', '1.root.json')),
+    });
+    expect((await nowhere.poll('ips')).kind).toBe('no-offer');
+  });
+});
