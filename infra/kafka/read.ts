@@ -1,0 +1,80 @@
+/** Reading a topic from its beginning to where it ends now, without leaving anything behind on the broker. */
+import { randomUUID } from 'node:crypto';
+import type { Kafka } from 'kafkajs';
+import { SigrelError } from '../../domain/errors.ts';
+import type { LogRecord } from '../../domain/ports.ts';
+
+export type KeyedRecord = LogRecord & { readonly key: string };
+
+/**
+ * Every record of these partitions (all, when not given) up to the end at the time of the call, by partition and offset.
+ * `keep` decides what is collected. Throws SRP_DEP_KAFKA when the broker is gone or does not answer in time.
+ */
+export const readToEnd = async (
+  kafka: Kafka,
+  topic: string,
+  options: {
+    readonly partitions?: readonly number[];
+    readonly keep?: (key: string) => boolean;
+    readonly timeoutMs?: number;
+  } = {},
+): Promise<KeyedRecord[]> => {
+  const { keep = () => true, timeoutMs = 60_000 } = options;
+  const admin = kafka.admin();
+  const groupId = `sigrel-read-${randomUUID()}`;
+  const consumer = kafka.consumer({ groupId, maxWaitTimeInMs: 100, allowAutoTopicCreation: false });
+  try {
+    await admin.connect();
+    const offsets = await admin.fetchTopicOffsets(topic);
+    const wanted = offsets.filter(({ partition }) => options.partitions?.includes(partition) ?? true);
+    const open = new Map(
+      wanted.filter(({ low, high }) => low !== high).map(({ partition, high }) => [partition, BigInt(high)]),
+    );
+    if (open.size === 0) return [];
+    const found: KeyedRecord[] = [];
+    await consumer.connect();
+    await consumer.subscribe({ topic, fromBeginning: true });
+    await new Promise<void>((resolve, reject) => {
+      const timer = setTimeout(() => reject(new Error(`not at the end after ${timeoutMs} ms`)), timeoutMs);
+      const done = (error?: Error) => {
+        clearTimeout(timer);
+        if (error) reject(error);
+        else resolve();
+      };
+      consumer.on('consumer.crash', ({ payload }) => done(payload.error));
+      consumer
+        .run({
+          autoCommit: false,
+          eachBatch: async ({ batch }) => {
+            const end = open.get(batch.partition);
+            if (end === undefined) return;
+            for (const message of batch.messages) {
+              const key = message.key?.toString() ?? '';
+              if (BigInt(message.offset) >= end || !keep(key)) continue;
+              found.push({
+                key,
+                value: message.value ?? new Uint8Array(),
+                partition: batch.partition,
+                offset: message.offset,
+                appendedAt: Number(message.timestamp),
+              });
+            }
+            if (BigInt(batch.lastOffset()) + 1n >= end) open.delete(batch.partition);
+            if (open.size === 0) done();
+          },
+        })
+        .then(() => {
+          const others = offsets.map(({ partition }) => partition).filter((partition) => !open.has(partition));
+          if (others.length > 0 && open.size > 0) consumer.pause([{ topic, partitions: others }]);
+        }, done);
+    });
+    return found.sort((a, b) => a.partition - b.partition || Number(BigInt(a.offset) - BigInt(b.offset)));
+  } catch (cause) {
+    const message = cause instanceof Error ? cause.message : String(cause);
+    throw new SigrelError('SRP_DEP_KAFKA', `Kafka topic ${topic} could not be read: ${message}`, { cause });
+  } finally {
+    await consumer.disconnect().catch(() => {});
+    await admin.deleteGroups([groupId]).catch(() => {}); // it may never have come to be
+    await admin.disconnect().catch(() => {});
+  }
+};
