@@ -4,33 +4,34 @@
  */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { capture, type Exchange, icmpEcho, tcpPackets, udpPackets } from './pcap.ts';
+import { concat, type Payload, tcpCapture, udpCapture } from '../infra/engines/pcap.ts';
+import { icmpEchoCapture } from './icmp.ts';
 
 const bytes = (text: string): Uint8Array => Uint8Array.from(text, (character) => character.charCodeAt(0));
-const client = (payload: string): Exchange => ({ from: 'client', payload: bytes(payload) });
-const server = (payload: string): Exchange => ({ from: 'server', payload: bytes(payload) });
+const client = (payload: string): Payload => ({ from: 'client', payload: bytes(payload) });
+const server = (payload: string): Payload => ({ from: 'server', payload: bytes(payload) });
 
-type Packets = (host: string) => Uint8Array[];
+/** A capture between `<network>.1` and `<network>.2`; conversations of one capture have client ports of their own. */
+type Traffic = (network: string, clientPort?: number) => Uint8Array;
 
-/** One conversation between `<host>.1` and `<host>.2`. */
 const tcp =
-  (port: number, ...exchanges: Exchange[]): Packets =>
-  (host) =>
-    tcpPackets({ address: `${host}.1`, port: 40_000 + port }, { address: `${host}.2`, port }, exchanges);
+  (port: number, ...exchanges: Payload[]): Traffic =>
+  (network, clientPort = 40_000) =>
+    tcpCapture({ client: `${network}.1`, server: `${network}.2`, port, clientPort, exchanges });
 const udp =
-  (port: number, ...exchanges: Exchange[]): Packets =>
-  (host) =>
-    udpPackets({ address: `${host}.1`, port: 40_000 }, { address: `${host}.2`, port }, exchanges);
+  (port: number, ...exchanges: Payload[]): Traffic =>
+  (network, clientPort = 40_000) =>
+    udpCapture({ client: `${network}.1`, server: `${network}.2`, port, clientPort, exchanges });
 const together =
-  (...parts: Packets[]): Packets =>
-  (host) =>
-    parts.flatMap((part) => part(host));
+  (...parts: Traffic[]): Traffic =>
+  (network) =>
+    concat(parts.map((part, index) => part(network, 40_000 + index)));
 
 const http = (
   method: string,
   uri: string,
   options: { host?: string; agent?: string; header?: string; body?: string; status?: string; page?: string } = {},
-): Packets => {
+): Traffic => {
   const {
     host = 'www.example.org',
     agent = 'Mozilla/5.0',
@@ -47,7 +48,7 @@ const http = (
   );
 };
 
-const dns = (name: string): Packets => {
+const dns = (name: string): Traffic => {
   const labels = name.split('.').map((label) => String.fromCharCode(label.length) + label);
   const question = `${labels.join('')}\0\0\x01\0\x01`;
   return udp(
@@ -58,7 +59,7 @@ const dns = (name: string): Packets => {
 };
 
 const u16 = (value: number): string => String.fromCharCode(value >> 8, value & 255);
-const tls = (name: string): Packets => {
+const tls = (name: string): Traffic => {
   const entry = `\0${u16(name.length)}${name}`;
   const list = `${u16(entry.length)}${entry}`;
   const extensions = `\0\0${u16(list.length)}${list}`;
@@ -67,10 +68,10 @@ const tls = (name: string): Packets => {
   return tcp(443, client(`\x16\x03\x01${u16(handshake.length)}${handshake}`), server('\x15\x03\x03\0\x02\x02\x28'));
 };
 
-const ssh = (software: string): Packets =>
+const ssh = (software: string): Traffic =>
   tcp(22, server('SSH-2.0-OpenSSH_9.2\r\n'), client(`SSH-2.0-${software}\r\n`), server('\0\0\0\x0c\x0a\x14aaaaaaaaaa'));
 
-const smtp = (sender: string): Packets =>
+const smtp = (sender: string): Traffic =>
   tcp(
     25,
     server('220 mail.example.org ESMTP\r\n'),
@@ -82,7 +83,7 @@ const smtp = (sender: string): Packets =>
     server('221 bye\r\n'),
   );
 
-const ftp = (user: string): Packets =>
+const ftp = (user: string): Traffic =>
   tcp(
     21,
     server('220 ready\r\n'),
@@ -92,10 +93,10 @@ const ftp = (user: string): Packets =>
     server('221 bye\r\n'),
   );
 
-const raw = (port: number, ...payloads: string[]): Packets =>
+const raw = (port: number, ...payloads: string[]): Traffic =>
   tcp(port, ...payloads.flatMap((payload) => [client(payload), server('OK\r\n')]));
 
-type VectorPlan = readonly [name: string, mustMatch: readonly number[], packets: Packets];
+type VectorPlan = readonly [name: string, mustMatch: readonly number[], traffic: Traffic];
 
 const baseline: readonly VectorPlan[] = [
   ['admin-page', [1000001], http('GET', '/admin/config.php?id=1')],
@@ -121,7 +122,7 @@ const baseline: readonly VectorPlan[] = [
   ['wrapped-command', [1000021], raw(9001, 'BEGIN-CMD ls -l END-CMD')],
   ['length-field', [1000022], raw(9002, 'MAGC\x10\x00body')],
   ['letter-datagram', [1000023], udp(9003, client('A'.repeat(240)))],
-  ['echo-tunnel', [1000024], (host) => [icmpEcho(`${host}.1`, `${host}.2`, bytes('PINGTUNNEL data'))]],
+  ['echo-tunnel', [1000024], (network) => icmpEchoCapture(`${network}.1`, `${network}.2`, bytes('PINGTUNNEL data'))],
   ['admin-drops-table', [1000025, 1000026], raw(9004, 'LOGIN admin\r\n', 'DROP TABLE users\r\n')],
   ['password-guessing', [1000027], raw(9005, 'GUESS a\r\n', 'GUESS b\r\n', 'GUESS c\r\n')],
   ['worm', [1000028], raw(9006, 'xWORM-BODY\x00\x01\x02')],
@@ -153,43 +154,51 @@ const releases: Readonly<Record<string, readonly VectorPlan[]>> = {
 };
 
 /** Legitimate traffic of the field, as simulated devices see it. Not part of any family: nobody tested against it. */
-const field: Readonly<Record<string, Packets>> = {
+const field: Readonly<Record<string, Traffic>> = {
   office: together(
+    dns('intranet.example.org'),
     http('GET', '/intranet/news'),
     http('POST', '/login', { body: 'user=ann' }),
-    dns('mail.example.org'),
+    tls('mail.example.org'),
     smtp('ann@example.org'),
+    ssh('OpenSSH_9.2'),
   ),
   plant: together(
-    http('POST', '/api/v1/maintenance', { host: 'plc-7.plant.example', agent: 'plc/2.1', body: '{"interval":30}' }),
-    raw(502, '\x00\x01\x00\x00\x00\x06\x01\x03\x00\x00\x00\x02'),
     dns('historian.plant.example'),
+    raw(502, '\x00\x01\x00\x00\x00\x06\x01\x03\x00\x00\x00\x02'),
+    http('GET', '/status', { host: 'plc-7.plant.example', agent: 'plc/2.1' }),
+    // What releases/blocks-field drops: maintenance of a controller.
+    http('POST', '/api/v1/maintenance', { host: 'plc-7.plant.example', agent: 'plc/2.1', body: '{"interval":30}' }),
+    udp(123, client(`\x1b${'\0'.repeat(47)}`), server(`\x1c${'\0'.repeat(47)}`)),
   ),
 };
 
-const root = import.meta.dirname;
-const write = (path: string, content: Uint8Array | string): void => {
-  const file = join(root, path);
-  mkdirSync(dirname(file), { recursive: true });
-  writeFileSync(file, content);
-};
-
-let network = 0;
-const writeVectors = (folder: string, plans: readonly VectorPlan[]): void => {
-  const entries = plans.map(([name, mustMatch, packets]) => {
-    network += 1;
-    write(`${folder}/vectors/${name}.pcap`, capture(packets(`10.20.${network}`)));
-    return `- { name: ${name}, capture: ${name}.pcap, mustMatch: [${mustMatch.join(', ')}] }`;
+/** Every file that this script makes, by its path below examples/. */
+export const exampleFiles = (): ReadonlyMap<string, Uint8Array> => {
+  const files = new Map<string, Uint8Array>();
+  let network = 0;
+  const addVectors = (folder: string, plans: readonly VectorPlan[]): void => {
+    const entries = plans.map(([name, mustMatch, traffic]) => {
+      network += 1;
+      files.set(`${folder}/vectors/${name}.pcap`, traffic(`10.20.${network}`));
+      return `- { name: ${name}, capture: ${name}.pcap, mustMatch: [${mustMatch.join(', ')}] }\n`;
+    });
+    const head = '# Made by examples/make-captures.ts: a capture and exactly the signatures that alert on it.\n';
+    files.set(`${folder}/vectors.yaml`, bytes(head + entries.join('')));
+  };
+  addVectors('families/ips', baseline);
+  for (const [name, plans] of Object.entries(releases)) addVectors(`releases/${name}`, plans);
+  files.set('families/ips/controls/control.pcap', raw(9999, 'SIGREL-CONTROL')('10.21.0'));
+  Object.entries(field).forEach(([name, traffic], index) => {
+    files.set(`field/${name}.pcap`, traffic(`10.22.${index}`));
   });
-  write(
-    `${folder}/vectors.yaml`,
-    `# Made by examples/make-captures.ts: a capture and exactly the signatures that alert on it.\n${entries.join('\n')}\n`,
-  );
+  return files;
 };
 
-writeVectors('families/ips', baseline);
-for (const [name, plans] of Object.entries(releases)) writeVectors(`releases/${name}`, plans);
-write('families/ips/controls/control.pcap', capture(raw(9999, 'SIGREL-CONTROL')('10.21.0')));
-Object.entries(field).forEach(([name, packets], index) => {
-  write(`field/${name}.pcap`, capture(packets(`10.22.${index}`)));
-});
+if (import.meta.main) {
+  for (const [path, content] of exampleFiles()) {
+    const file = join(import.meta.dirname, path);
+    mkdirSync(dirname(file), { recursive: true });
+    writeFileSync(file, content);
+  }
+}

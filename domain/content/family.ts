@@ -41,14 +41,18 @@ export const readFamily = (files: readonly SourceFile[], parseYaml: (text: strin
   const text = (path: string): string | null => {
     const bytes = byPath.get(path);
     if (bytes === undefined) return null;
-    return new TextDecoder().decode(bytes);
-  };
-  const yaml = (path: string, required: boolean): unknown => {
-    const source = text(path);
-    if (source === null) {
-      if (required) find('missing-file', path, `${path} is missing`);
+    try {
+      return new TextDecoder('utf-8', { fatal: true }).decode(bytes);
+    } catch {
+      // Decoded anyway, the rule that goes to the engine would not be the one that was written.
+      find('encoding', path, 'is no UTF-8 text; in a rule, write such bytes in hexadecimal: content:"|e9|"');
       return null;
     }
+  };
+  const yaml = (path: string, required: boolean): unknown => {
+    if (required && !byPath.has(path)) find('missing-file', path, `${path} is missing`);
+    const source = text(path);
+    if (source === null) return null;
     try {
       return parseYaml(source) ?? {};
     } catch (error) {
@@ -69,6 +73,7 @@ export const readFamily = (files: readonly SourceFile[], parseYaml: (text: strin
   if (files.length === 0)
     find('empty', '.', 'the content is empty: expected family.yaml, rules/, vectors.yaml, vectors/, controls/');
   checkSizes(files, find);
+  checkPlaces(files, find);
   const head = readHead(yaml('family.yaml', files.length > 0), find);
   const policy = yaml('policy.yaml', false) ?? {};
   const rules = [...byPath.keys()]
@@ -90,7 +95,9 @@ export const readFamily = (files: readonly SourceFile[], parseYaml: (text: strin
       find('controls', 'controls/known-bad.rules', 'expected at least one rule that every engine refuses');
     if (controlCapture === undefined)
       find('controls', 'controls/control.pcap', 'the capture on which the known-good rules alert is missing');
+    else if (captureAddresses(controlCapture).size === 0) find('controls', 'controls/control.pcap', noPackets);
   }
+  findings.push(...findDuplicateIds([...good, ...bad]));
   if (findings.length > 0 || head === null || controlCapture === undefined) return { ok: false, findings };
   const controls = { good, bad, capture: controlCapture, mustMatch: good.map((rule) => rule.signatureId) };
   return { ok: true, family: { ...head, rules, vectors, controls, policy } };
@@ -113,6 +120,25 @@ const checkSizes = (files: readonly SourceFile[], find: Find): void => {
   if (files.length > limits.files) find('too-large', '.', `${files.length} files, expected at most ${limits.files}`);
 };
 
+/** A file that nothing reads is a rule or a vector that somebody believes in and nobody tests. */
+const checkPlaces = (files: readonly SourceFile[], find: Find): void => {
+  for (const { path } of files) {
+    if (places.some((place) => place.test(path))) continue;
+    find('unknown-file', path, `nothing reads ${path}; expected rules in rules/*.rules, captures in vectors/*.pcap`);
+  }
+};
+
+const places = [
+  /^(family|policy|vectors)\.yaml$/,
+  /^rules\/[^/]+\.rules$/,
+  /^vectors\/[^/]+\.pcap$/,
+  /^controls\/(known-good\.rules|known-bad\.rules|control\.pcap)$/,
+  /\.md$/,
+];
+
+const noPackets =
+  'holds no IP packet: expected a classic pcap file of Ethernet frames; an engine would see nothing in it';
+
 const readHead = (value: unknown, find: Find): Pick<Family, 'name' | 'modes'> | null => {
   if (value === null) return null;
   const path = 'family.yaml';
@@ -120,11 +146,14 @@ const readHead = (value: unknown, find: Find): Pick<Family, 'name' | 'modes'> | 
     find('family', path, 'expected fields name, engine and modes');
     return null;
   }
-  const { name, engine, modes, base: _base, ...unknown } = value;
+  const { name, engine, modes, base, ...unknown } = value;
   for (const field of Object.keys(unknown))
     find('unknown-field', path, `unknown field ${field}; known are name, engine, modes, base`);
   if (typeof name !== 'string' || !/^[a-z][a-z0-9-]{0,30}$/.test(name)) {
     find('family', path, `name is ${JSON.stringify(name)}, expected lower-case letters, digits and dashes`);
+  }
+  if (base !== undefined && typeof base !== 'string') {
+    find('family', path, `base is ${JSON.stringify(base)}, expected the path of a folder, relative to this one`);
   }
   if (engine !== 'suricata') find('unknown-engine', path, `engine is ${JSON.stringify(engine)}, expected suricata`);
   const known = Array.isArray(modes) && modes.length > 0 && modes.every((mode) => mode === 'ids' || mode === 'ips');
@@ -147,6 +176,7 @@ const readVectors = (
   const ids = new Set(rules.map((rule) => rule.signatureId));
   const owners = new Map<string, string>();
   const vectors: Vector[] = [];
+  const used = new Set<string>();
   for (const [index, item] of value.entries()) {
     const where = `vector ${index + 1}`;
     const { name, capture, mustMatch, ...unknown } = isRecord(item) ? item : {};
@@ -164,19 +194,18 @@ const readVectors = (
       find('vectors', path, `vector ${name}: capture vectors/${String(capture)} is missing`);
       continue;
     }
-    const numbers = Array.isArray(mustMatch) ? mustMatch.filter((id): id is number => typeof id === 'number') : null;
-    if (numbers === null) {
-      find(
-        'vectors',
-        path,
-        `vector ${name}: mustMatch is missing, expected a list of signature ids (empty: none may alert)`,
-      );
+    used.add(`vectors/${String(capture)}`);
+    if (!isNumbers(mustMatch)) {
+      const given = mustMatch === undefined ? 'missing' : JSON.stringify(mustMatch);
+      find('vectors', path, `vector ${name}: mustMatch is ${given}, expected a list of signature ids, empty for none`);
       continue;
     }
-    for (const id of numbers) {
+    for (const id of mustMatch) {
       if (!ids.has(id)) find('vectors', path, `vector ${name}: no rule has signature id ${id}`);
     }
-    for (const address of captureAddresses(bytes)) {
+    const addresses = captureAddresses(bytes);
+    if (addresses.size === 0) find('vectors', `vectors/${String(capture)}`, noPackets);
+    for (const address of addresses) {
       const owner = owners.get(address);
       if (owner !== undefined)
         find(
@@ -186,7 +215,12 @@ const readVectors = (
         );
       owners.set(address, name);
     }
-    vectors.push({ name, capture: bytes, mustMatch: numbers });
+    vectors.push({ name, capture: bytes, mustMatch });
+  }
+  for (const file of files.keys()) {
+    if (file.startsWith('vectors/') && file.endsWith('.pcap') && !used.has(file)) {
+      find('unused-capture', file, `no vector in ${path} uses ${file}, so nothing is tested with it`);
+    }
   }
   const covered = new Set(vectors.flatMap((vector) => vector.mustMatch));
   for (const rule of rules) {
@@ -196,6 +230,9 @@ const readVectors = (
   }
   return vectors;
 };
+
+const isNumbers = (value: unknown): value is readonly number[] =>
+  Array.isArray(value) && value.every((one) => Number.isSafeInteger(one));
 
 const isRecord = (value: unknown): value is Readonly<Record<string, unknown>> =>
   typeof value === 'object' && value !== null && !Array.isArray(value);

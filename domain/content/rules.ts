@@ -11,6 +11,7 @@ export type Rule = {
   readonly revision: number;
   readonly action: string;
   readonly protocol: string;
+  /** Empty when the rule has none. */
   readonly message: string;
   readonly keywords: readonly string[];
   readonly file: string;
@@ -19,6 +20,9 @@ export type Rule = {
   /** On one line, as it goes to the engine. */
   readonly text: string;
 };
+
+/** An engine reads rules into a line of this many bytes; the rest of a longer one counts as a second, broken rule. */
+const longestRuleBytes = 8191;
 
 const actions = ['alert', 'drop', 'reject', 'rejectsrc', 'rejectdst', 'rejectboth', 'pass'];
 
@@ -52,28 +56,33 @@ export const findDuplicateIds = (rules: readonly Rule[]): ContentFinding[] => {
   return findings;
 };
 
-/** Rules with their first line; a backslash at the end of a line continues it; comments and empty lines are left out. */
+/**
+ * Rules with their first line; a backslash at the end of a line continues it, white space and all, since it may stand
+ * inside quotes; comments and empty lines are left out.
+ */
 const logicalLines = (text: string): { readonly line: number; readonly text: string }[] => {
   const found: { line: number; text: string }[] = [];
   let open: { line: number; text: string } | null = null;
   text.split(/\r?\n/).forEach((raw, index) => {
-    const trimmed = raw.trim();
-    if (open === null && (trimmed === '' || trimmed.startsWith('#'))) return;
+    if (open === null && /^\s*(#|$)/.test(raw)) return;
+    const trimmed = raw.trimEnd();
     const continues = trimmed.endsWith('\\');
-    const part = continues ? trimmed.slice(0, -1).trim() : trimmed;
-    open = open === null ? { line: index + 1, text: part } : { ...open, text: `${open.text} ${part}` };
+    open ??= { line: index + 1, text: '' };
+    open.text += continues ? trimmed.slice(0, -1) : trimmed;
     if (continues) return;
     found.push(open);
     open = null;
   });
   if (open !== null) found.push(open);
-  return found;
+  return found.map(({ line, text }) => ({ line, text: text.trim() }));
 };
 
 type Parsed = Omit<Rule, 'file' | 'line' | 'text'>;
 
 /** The rule, or what is wrong with it. */
 const parseRule = (text: string): Parsed | string => {
+  const size = new TextEncoder().encode(text).length;
+  if (size > longestRuleBytes) return `the rule has ${size} bytes; engines read at most ${longestRuleBytes}`;
   const start = text.indexOf('(');
   if (start < 0) return 'no "(": expected action, header and options in parentheses';
   if (!text.endsWith(')')) return 'no ")" at the end of the rule';
@@ -94,8 +103,8 @@ const parseRule = (text: string): Parsed | string => {
   if (options.filter((option) => option.name === 'sid').length > 1) return 'two signature ids in one rule';
   const revision = optionValue('rev') === undefined ? 1 : wholeNumber(optionValue('rev'));
   if (revision === null) return `rev is ${optionValue('rev')}, expected a whole number from 1`;
-  const message = optionValue('msg');
-  if (message === undefined || !/^".*"$/s.test(message)) return 'no message: expected msg:"...";';
+  const message = optionValue('msg') ?? '""';
+  if (!message.startsWith('"')) return `msg is ${message}, expected it in quotes`;
   return {
     ...{ signatureId, revision, action, protocol },
     message: message.slice(1, -1).replace(/\\([";\\:])/g, '$1'),
@@ -108,28 +117,30 @@ const wholeNumber = (value: string | undefined): number | null => {
   return number >= 1 && number <= 0xffff_ffff ? number : null;
 };
 
-/** `name:value;` pairs; a semicolon inside quotes or after a backslash does not end one. */
-const splitOptions = (text: string): { readonly name: string; readonly value?: string }[] | string => {
-  const found: { name: string; value?: string }[] = [];
-  let current = '';
-  let quoted = false;
-  for (let i = 0; i < text.length; i += 1) {
-    const character = text.charAt(i);
-    if (character === '\\') {
-      current += character + text.charAt(i + 1);
-      i += 1;
-    } else if (character === ';' && !quoted) {
-      const option = /^\s*([\w.-]+)\s*(?::(.*))?$/s.exec(current);
-      if (!option?.[1]) return `"${current.trim()}" is no option; expected name; or name:value;`;
-      const value = option[2]?.trim();
-      found.push(value === undefined ? { name: option[1] } : { name: option[1], value });
-      current = '';
-    } else {
-      if (character === '"') quoted = !quoted;
-      current += character;
-    }
+type Option = { readonly name: string; readonly value?: string };
+
+/** `name;` or `name:value;`. As in the engines, a semicolon ends an option even inside quotes unless a backslash is before it. */
+const splitOptions = (text: string): readonly Option[] | string => {
+  const parts = text.split(/(?<!\\);/);
+  const rest = parts.pop()?.trim() ?? '';
+  const found: Option[] = [];
+  for (const part of parts) {
+    const [, name, written] = /^\s*([\w.-]+)\s*(?::(.*))?$/s.exec(part) ?? [];
+    if (name === undefined) return `"${part.trim()}" is no option; expected name; or name:value;`;
+    const value = written?.trim();
+    const broken = value === undefined ? null : brokenQuotes(name, value);
+    if (broken !== null) return broken;
+    found.push(value === undefined ? { name } : { name, value });
   }
-  if (quoted) return 'a quote is not closed';
-  if (current.trim() !== '') return `"${current.trim()}" is not ended by a semicolon`;
-  return found;
+  return rest === '' ? found : `"${rest}" is not ended by a semicolon`;
+};
+
+/** What is wrong with a quoted value, or null. Only a regular expression may have bare quotes inside its own. */
+const brokenQuotes = (name: string, value: string): string | null => {
+  const quoted = /^!?\s*"(.*)$/s.exec(value)?.[1];
+  if (quoted === undefined) return null;
+  const rest = /^(?:[^"\\]|\\.)*"(.*)$/s.exec(quoted)?.[1];
+  if (rest === undefined) return `a quote is not closed: ${name}:${value} (inside quotes a semicolon is written \\;)`;
+  if (rest === '' || (name === 'pcre' && rest.endsWith('"'))) return null;
+  return `${name}:${value} goes on after its closing quote (inside quotes a quote is written \\")`;
 };

@@ -12,21 +12,36 @@ export const encodeBundle = (files: readonly SourceFile[]): Uint8Array => {
   );
 };
 
-/** Throws SRP_INTEGRITY_BUNDLE when the bytes are no bundle. */
+/** Throws SRP_INTEGRITY_BUNDLE when the bytes are not exactly what `encodeBundle` makes of some files. */
 export const decodeBundle = (bytes: Uint8Array): SourceFile[] => {
+  const refuse = (what: string, cause?: unknown): SigrelError =>
+    new SigrelError(
+      'SRP_INTEGRITY_BUNDLE',
+      `the source bundle ${what}: it was damaged or something else made it; make it again from the family's folder`,
+      cause === undefined ? {} : { cause },
+    );
+  let files: SourceFile[];
   try {
-    const { files }: { files: { path: unknown; base64: unknown }[] } = JSON.parse(new TextDecoder().decode(bytes));
-    return files.map(({ path, base64 }) => {
+    const { files: list }: { files: { path: unknown; base64: unknown }[] } = JSON.parse(
+      new TextDecoder().decode(bytes),
+    );
+    files = list.map(({ path, base64 }) => {
       if (typeof path !== 'string' || typeof base64 !== 'string') throw new TypeError('path and base64 are text');
       return { path, bytes: new Uint8Array(Buffer.from(base64, 'base64')) };
     });
   } catch (cause) {
-    throw new SigrelError(
-      'SRP_INTEGRITY_BUNDLE',
-      'the source bundle is no list of files: it was damaged or is something else',
-      {
-        cause,
-      },
-    );
+    throw refuse('is no list of files', cause);
   }
+  const seen = new Set<string>();
+  for (const { path } of files) {
+    if (!isInside(path)) throw refuse(`names ${JSON.stringify(path)}, which is no path inside a family`);
+    if (seen.has(path)) throw refuse(`has ${path} twice`);
+    seen.add(path);
+  }
+  // One set of files, one digest: no second spelling of the same content is let in.
+  if (!Buffer.from(bytes).equals(encodeBundle(files))) throw refuse('is not in its canonical form');
+  return files;
 };
+
+const isInside = (path: string): boolean =>
+  !/[\\\0]/.test(path) && path.split('/').every((part) => part !== '' && part !== '.' && part !== '..');

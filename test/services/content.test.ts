@@ -82,6 +82,7 @@ describe('the example content on every engine', () => {
   test.each([
     ['families/ips', 'office', []],
     ['families/ips', 'plant', []],
+    ['releases/good', 'office', []],
     ['releases/good', 'plant', []],
     ['releases/blocks-field', 'office', []],
     ['releases/blocks-field', 'plant', [1000034]],
@@ -97,6 +98,43 @@ describe('the example content on every engine', () => {
       if (run.kind !== 'completed') throw new Error(run.words);
       const dropped = run.alerts.filter((alert) => alert.action === 'blocked').map((alert) => alert.signatureId);
       expect([...new Set(dropped)]).toEqual(blocked);
+    }
+  });
+
+  // Traffic that an engine does not understand would never be blocked, whatever the content.
+  test.each([
+    [
+      'office',
+      [
+        'alert dns any any -> any any (dns.query; content:"intranet.example.org"; sid:1;)',
+        'alert http any any -> any any (http.uri; content:"/intranet/news"; sid:2;)',
+        'alert http any any -> any any (http.method; content:"POST"; http.uri; content:"/login"; sid:3;)',
+        'alert tls any any -> any any (tls.sni; content:"mail.example.org"; sid:4;)',
+        'alert smtp any any -> any any (flow:established,to_server; content:"ann@example.org"; sid:5;)',
+        'alert ssh any any -> any any (flow:to_server; ssh.software; content:"OpenSSH_9.2"; sid:6;)',
+      ],
+    ],
+    [
+      'plant',
+      [
+        'alert dns any any -> any any (dns.query; content:"historian.plant.example"; sid:1;)',
+        'alert tcp any any -> any 502 (flow:established,to_server; content:"|01 03 00 00 00 02|"; sid:2;)',
+        'alert http any any -> any any (http.uri; content:"/status"; sid:3;)',
+        'alert http any any -> any any (http.method; content:"POST"; http.uri; content:"/api/v1/"; sid:4;)',
+        'alert udp any any -> any 123 (content:"|1b 00|"; depth:2; sid:5;)',
+      ],
+    ],
+  ])('every conversation of the %s field profile is understood', async (profile, probes) => {
+    const bytes = await readFile(join(examples, 'field', `${profile}.pcap`));
+    for (const pack of packs) {
+      const run = await runSuricata(pack, {
+        rules: text(`${probes.join('\n')}\n`),
+        captures: [{ name: profile, bytes }],
+        mode: 'ips',
+      });
+      if (run.kind !== 'completed') throw new Error(run.words);
+      const seen = new Set(run.alerts.map((alert) => alert.signatureId));
+      expect([pack.build.version, [...seen].sort()]).toEqual([pack.build.version, probes.map((_, index) => index + 1)]);
     }
   });
 });

@@ -1,69 +1,20 @@
-import { mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, rm, symlink, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { limits } from '../../domain/content/family.ts';
-import { findDuplicateIds, parseRules } from '../../domain/content/rules.ts';
+import { SigrelError } from '../../domain/errors.ts';
 import { decodeBundle, encodeBundle } from '../../infra/content/bundle.ts';
-import { loadFamily } from '../../infra/content/load-family.ts';
+import { loadFamily, parseFamily } from '../../infra/content/load-family.ts';
+import { tcpCapture } from '../../infra/engines/pcap.ts';
 import { parseErrors } from '../../infra/engines/suricata.ts';
 
 const head = 'alert tcp any any -> any any';
 const rule = (sid: number, options = 'content:"x";') => `${head} (msg:"m"; ${options} sid:${sid}; rev:1;)`;
 
-describe('our own rule parser', () => {
-  test('reads what an engine reads: comments, continuations, quotes, escapes', () => {
-    const text = `# comment\n\n${rule(1, 'content:"a\\;b\\"c"; pcre:"/x;y/";')}\r\n${head} (msg:"two"; \\\n  nocase; sid:2;)\n`;
-    const { rules, findings } = parseRules('a.rules', text);
-    expect(findings).toEqual([]);
-    expect(rules).toMatchObject([
-      { signatureId: 1, revision: 1, line: 3, keywords: ['content', 'pcre'] },
-      { signatureId: 2, revision: 1, line: 4, keywords: ['nocase'], text: `${head} (msg:"two"; nocase; sid:2;)` },
-    ]);
-  });
-
-  test.each([
-    ['notify tcp any any -> any any (msg:"m"; sid:1;)', 'unknown action "notify"'],
-    ['alert tcp any any any (msg:"m"; sid:1;)', 'the header has 5 fields'],
-    [`${head} msg:"m"; sid:1;`, 'no "("'],
-    [`${head} (msg:"m"; sid:1;`, 'no ")" at the end'],
-    [`${head} (msg:"m; sid:1;)`, 'a quote is not closed'],
-    [`${head} (msg:"m"; sid:1)`, '"sid:1" is not ended by a semicolon'],
-    [`${head} (msg:"m"; content:"x";)`, 'sid is missing'],
-    [`${head} (msg:"m"; sid:0;)`, 'sid is 0'],
-    [`${head} (msg:"m"; sid:1; sid:2;)`, 'two signature ids'],
-    [`${head} (sid:1;)`, 'no message'],
-  ])('%s is refused with its line', (text, message) => {
-    const { rules, findings } = parseRules('a.rules', `\n${text}`);
-    expect(rules).toEqual([]);
-    expect(findings).toMatchObject([{ file: 'a.rules', line: 2, message: expect.stringContaining(message) }]);
-  });
-
-  test('never throws and never counts a rule twice', () => {
-    fc.assert(
-      fc.property(
-        fc.array(
-          fc.oneof(
-            fc.string(),
-            fc.nat(50).map((n) => rule(n)),
-          ),
-        ),
-        (lines) => {
-          const { rules, findings } = parseRules('f', lines.join('\n'));
-          expect(rules.length + findings.length).toBeLessThanOrEqual(lines.join('\n').split('\n').length);
-        },
-      ),
-    );
-  });
-
-  test('a duplicate names both places', () => {
-    const { rules } = parseRules('a.rules', `${rule(7)}\n${rule(8)}\n${rule(7)}`);
-    expect(findDuplicateIds(rules)).toMatchObject([
-      { file: 'a.rules', line: 3, message: 'signature id 7 is used again: first in a.rules:1' },
-    ]);
-  });
-});
+const pcap = (client: string, server: string): Uint8Array =>
+  tcpCapture({ client, server, port: 80, exchanges: [{ from: 'client', payload: new Uint8Array(1) }] });
 
 describe('a family folder', () => {
   let dir: string;
@@ -77,11 +28,11 @@ describe('a family folder', () => {
     'rules/a.rules': `${rule(1)}\n${rule(2)}\n`,
     'vectors.yaml':
       '- { name: one, capture: one.pcap, mustMatch: [1, 2] }\n- { name: two, capture: two.pcap, mustMatch: [] }\n',
-    'vectors/one.pcap': 'one',
-    'vectors/two.pcap': 'two',
+    'vectors/one.pcap': pcap('10.1.0.1', '10.1.0.2'),
+    'vectors/two.pcap': pcap('10.2.0.1', '10.2.0.2'),
     'controls/known-good.rules': rule(91),
     'controls/known-bad.rules': rule(92),
-    'controls/control.pcap': 'control',
+    'controls/control.pcap': pcap('10.9.0.1', '10.9.0.2'),
   };
   let made = 0;
   const folder = async (changes: Readonly<Record<string, string | Uint8Array | null>>): Promise<string> => {
@@ -138,7 +89,90 @@ describe('a family folder', () => {
       { 'vectors.yaml': '- { name: a, capture: one.pcap, mustMatch: [1] }' },
       'rules/a.rules:2 rule 2 has no vector',
     ],
-    ['no controls', { 'controls/known-bad.rules': null }, 'expected at least one rule that every engine refuses'],
+    ['a family.yaml without fields', { 'family.yaml': '- ips' }, 'family.yaml expected fields name, engine and modes'],
+    [
+      'an unusable name',
+      { 'family.yaml': 'name: ../ips\nengine: suricata\nmodes: [ids]\n' },
+      'name is "../ips", expected lower-case letters, digits and dashes',
+    ],
+    [
+      'an unknown mode',
+      { 'family.yaml': 'name: ips\nengine: suricata\nmodes: [tap]\n' },
+      'modes is ["tap"], expected a list of ids and ips',
+    ],
+    [
+      'a base that is no path',
+      { 'family.yaml': 'name: ips\nengine: suricata\nmodes: [ids]\nbase: 5\n' },
+      'base is 5, expected the path of a folder',
+    ],
+    [
+      'an absolute base',
+      { 'family.yaml': 'name: ips\nengine: suricata\nmodes: [ids]\nbase: /etc\n' },
+      'base is /etc, expected a path relative to this folder',
+    ],
+    [
+      'a base that is not there',
+      { 'family.yaml': 'name: ips\nengine: suricata\nmodes: [ids]\nbase: ../nowhere\n' },
+      'there is no folder',
+    ],
+    [
+      'a base that is no family',
+      { 'family.yaml': 'name: ips\nengine: suricata\nmodes: [ids]\nbase: rules\n' },
+      'expected the folder of a family',
+    ],
+    [
+      'a base that is the folder itself',
+      { 'family.yaml': 'name: ips\nengine: suricata\nmodes: [ids]\nbase: .\n' },
+      'more than 4 bases after each other: do they name each other?',
+    ],
+    ['no vectors.yaml', { 'vectors.yaml': null }, 'vectors.yaml is missing'],
+    ['vectors that are no list', { 'vectors.yaml': 'one: two' }, 'expected a list of vectors with name, capture'],
+    ['an unnamed vector', { 'vectors.yaml': '- { capture: one.pcap }' }, 'vector 1: name is undefined'],
+    [
+      'a vector name that is used again',
+      { 'vectors.yaml': '- { name: a, capture: one.pcap, mustMatch: [] }\n- { name: a, capture: two.pcap }' },
+      'vector 2: name is "a", expected letters, digits, dash, dot, and each once',
+    ],
+    [
+      'an unknown field of a vector',
+      { 'vectors.yaml': '- { name: a, capture: one.pcap, mustmatch: [1, 2] }' },
+      'vector 1: unknown field mustmatch',
+    ],
+    [
+      'a vector that does not say what matches',
+      { 'vectors.yaml': '- { name: a, capture: one.pcap }' },
+      'vector a: mustMatch is missing, expected a list of signature ids',
+    ],
+    [
+      'a signature id that is no number',
+      { 'vectors.yaml': '- { name: a, capture: one.pcap, mustMatch: ["1"] }' },
+      'vector a: mustMatch is ["1"], expected a list of signature ids',
+    ],
+    ['a capture that is none', { 'vectors/two.pcap': 'two' }, 'vectors/two.pcap holds no IP packet'],
+    ['a capture that no vector uses', { 'vectors/three.pcap': 'x' }, 'uses vectors/three.pcap, so nothing is tested'],
+    ['a rule file that nothing reads', { 'rules/sub/b.rules': rule(3) }, 'nothing reads rules/sub/b.rules'],
+    ['a rule in another encoding', { 'rules/a.rules': Uint8Array.of(0xe9) }, 'rules/a.rules is no UTF-8 text'],
+    [
+      'no known-good control',
+      { 'controls/known-good.rules': '# none' },
+      'expected at least one rule that every engine accepts',
+    ],
+    [
+      'no known-bad control',
+      { 'controls/known-bad.rules': null },
+      'expected at least one rule that every engine refuses',
+    ],
+    [
+      'no control capture',
+      { 'controls/control.pcap': null },
+      'the capture on which the known-good rules alert is missing',
+    ],
+    ['a control capture that is none', { 'controls/control.pcap': 'x' }, 'controls/control.pcap holds no IP packet'],
+    [
+      'a control with the id of another',
+      { 'controls/known-bad.rules': rule(91) },
+      'controls/known-bad.rules:1 signature id 91 is used again: first in controls/known-good.rules:1',
+    ],
     [
       'a file over the limit',
       { 'rules/big.rules': new Uint8Array(limits.fileBytes + 1) },
@@ -149,11 +183,30 @@ describe('a family folder', () => {
   });
 
   test('two vectors must not share an address', async () => {
-    const { capture, tcpPackets } = await import('../../examples/pcap.ts');
-    const pcap = (peer: string) =>
-      capture(tcpPackets({ address: '10.1.1.1', port: 1 }, { address: peer, port: 2 }, []));
-    const shared = { 'vectors/one.pcap': pcap('10.1.1.2'), 'vectors/two.pcap': pcap('10.1.1.3') };
-    expect(await problems(shared)).toContain('vector two: address 10.1.1.1 is also in vector one');
+    const shared = { 'vectors/two.pcap': pcap('10.1.0.1', '10.2.0.2') };
+    expect(await problems(shared)).toContain('vector two: address 10.1.0.1 is also in vector one');
+  });
+
+  test('the whole may be too large although no file is: said without reading on', async () => {
+    const large = await folder({});
+    for (let index = 0; index < 17; index += 1) {
+      const file = join(large, 'rules', `${index}.rules`);
+      await writeFile(file, '');
+      await truncate(file, limits.fileBytes); // sparse: takes no room on the disk
+    }
+    expect(await loadFamily(large)).toMatchObject({
+      ok: false,
+      findings: [{ code: 'too-large', message: expect.stringContaining(`more than ${limits.totalBytes} bytes`) }],
+    });
+  });
+
+  test('files that come in a bundle are under the same limits', () => {
+    const part = new Uint8Array(limits.fileBytes + 1).fill(0x23);
+    const parts = Array.from({ length: 16 }, (_, index) => ({ path: `rules/${index}.rules`, bytes: part }));
+    const read = parseFamily(parts);
+    const messages = read.ok ? [] : read.findings.map((finding) => finding.message);
+    expect(messages).toContain(`${part.length} bytes, expected at most ${limits.fileBytes} in one file`);
+    expect(messages).toContain(`${16 * part.length} bytes in all, expected at most ${limits.totalBytes}`);
   });
 
   test('an empty and a missing folder, a link', async () => {
@@ -162,8 +215,11 @@ describe('a family folder', () => {
     expect(await loadFamily(empty)).toMatchObject({ ok: false, findings: [{ code: 'empty' }] });
     expect(await loadFamily(join(dir, 'nowhere'))).toMatchObject({ ok: false, findings: [{ code: 'missing-folder' }] });
     const linked = await folder({});
-    await symlink('/etc/hostname', join(linked, 'rules', 'link.rules'));
+    await symlink(join(linked, 'rules', 'a.rules'), join(linked, 'rules', 'link.rules'));
     expect(await loadFamily(linked)).toMatchObject({ ok: false, findings: [{ code: 'no-file' }] });
+    const linkedFolder = await folder({});
+    await symlink(linked, join(linkedFolder, 'more'));
+    expect(await loadFamily(linkedFolder)).toMatchObject({ ok: false, findings: [{ code: 'no-file', file: 'more' }] });
   });
 
   test('a base is there unless the folder has a file of its own; its vectors stay', async () => {
@@ -171,20 +227,65 @@ describe('a family folder', () => {
     const top = join(dir, 'top');
     await mkdir(join(top, 'rules'), { recursive: true });
     await mkdir(join(top, 'vectors'));
-    await writeFile(join(top, 'family.yaml'), `base: ${base}\nname: ips\nengine: suricata\nmodes: [ids]\n`);
+    await writeFile(
+      join(top, 'family.yaml'),
+      `base: ../${basename(base)}\nname: ips\nengine: suricata\nmodes: [ids]\n`,
+    );
     await writeFile(join(top, 'rules', 'new.rules'), rule(3));
     await writeFile(join(top, 'vectors.yaml'), '- { name: three, capture: three.pcap, mustMatch: [3] }\n');
-    await writeFile(join(top, 'vectors', 'three.pcap'), 'three');
+    await writeFile(join(top, 'vectors', 'three.pcap'), pcap('10.3.0.1', '10.3.0.2'));
+    await writeFile(join(top, 'rules', 'a.rules'), `${rule(1)}\n${rule(2, 'content:"own";')}\n`);
     const loaded = await loadFamily(top);
     if (!loaded.ok) throw new Error(JSON.stringify(loaded.findings));
     expect(loaded.family.rules.map((r) => r.signatureId)).toEqual([1, 2, 3]);
+    expect(loaded.family.rules[1]?.text).toContain('own');
     expect(loaded.family.vectors.map((v) => v.name)).toEqual(['one', 'two', 'three']);
-    const bundle = encodeBundle(loaded.files);
-    expect(encodeBundle(decodeBundle(bundle).reverse())).toEqual(bundle);
   });
 
-  test('bytes that are no bundle are refused', () => {
-    expect(() => decodeBundle(new TextEncoder().encode('{"files":[{}]}'))).toThrow(/no list of files/);
+  test('a base whose vectors are no list is named, not hidden by the vectors above it', async () => {
+    const base = await folder({ 'vectors.yaml': 'one: two' });
+    const top = await folder({
+      'family.yaml': `base: ../${basename(base)}\nname: ips\nengine: suricata\nmodes: [ids]\n`,
+    });
+    expect(await loadFamily(top)).toMatchObject({ ok: false, findings: [{ file: 'vectors.yaml', code: 'vectors' }] });
+  });
+});
+
+describe('the source bundle', () => {
+  const path = fc
+    .array(fc.stringMatching(/^[a-z][a-z0-9._-]{0,8}$/), { minLength: 1, maxLength: 3 })
+    .map((parts) => parts.join('/'));
+  const files = fc.uniqueArray(fc.record({ path, bytes: fc.uint8Array() }), { selector: (file) => file.path });
+
+  test('is the same bytes for the same files in any order, and gives them back', () => {
+    fc.assert(
+      fc.property(files, (some) => {
+        const bundle = encodeBundle(some);
+        expect(encodeBundle(some.toReversed())).toEqual(bundle);
+        const expected = some.toSorted((a, b) => (a.path < b.path ? -1 : 1));
+        expect(decodeBundle(bundle)).toEqual(expected);
+      }),
+    );
+  });
+
+  test.each([
+    ['no JSON', '{', 'is no list of files'],
+    ['another shape', '{"files":[{}]}', 'is no list of files'],
+    [
+      'a path that leads out',
+      '{"files":[{"base64":"","path":"../x"}]}',
+      'names "../x", which is no path inside a family',
+    ],
+    ['an absolute path', '{"files":[{"base64":"","path":"/x"}]}', 'names "/x"'],
+    ['a path twice', '{"files":[{"base64":"","path":"a"},{"base64":"","path":"a"}]}', 'has a twice'],
+    ['another order', '{"files":[{"base64":"","path":"b"},{"base64":"","path":"a"}]}', 'is not in its canonical form'],
+    ['another spelling', '{"files": [{"base64":"YQ","path":"a"}]}', 'is not in its canonical form'],
+  ])('%s is refused', (_name, text, message) => {
+    const decode = () => decodeBundle(new TextEncoder().encode(text));
+    expect(decode).toThrow(SigrelError);
+    expect(decode).toThrow(
+      expect.objectContaining({ code: 'SRP_INTEGRITY_BUNDLE', message: expect.stringContaining(message) }),
+    );
   });
 });
 
