@@ -19,7 +19,11 @@ const write = (value: unknown, path: string): string => {
       return JSON.stringify(value);
     case 'object':
       if (value === null) return 'null';
-      return Array.isArray(value) ? writeArray(value, path) : writeObject(value, path);
+      if (Array.isArray(value)) return writeArray(value, path);
+      // A Date or a Map has no entries of its own: written as an object it would silently become {}.
+      if (Object.prototype.toString.call(value) !== '[object Object]')
+        throw refuse(path, `a ${value.constructor.name}`);
+      return writeObject(value, path);
     default:
       throw refuse(path, `a ${typeof value}`);
   }
