@@ -1,5 +1,6 @@
 /** One engine run: a process group of its own, hard limits, no network, killed as a group. */
 import { spawn } from 'node:child_process';
+import { SigrelError } from '../../domain/errors.ts';
 import { onPath } from '../servers/processes.ts';
 
 export type Limits = {
@@ -9,7 +10,7 @@ export type Limits = {
   readonly fileBytes: number;
 };
 
-/** Generous for a few hundred rules (a load takes 0.5 s and 60 MB), and an end to a rule that eats the processor. */
+/** Generous for a few hundred rules (a load takes 0.1 s and 60 MB), and an end to a rule that eats the processor. */
 export const defaultLimits: Limits = {
   wallMs: 60_000,
   cpuSeconds: 60,
@@ -27,20 +28,24 @@ export type Ended = {
 
 let networkless: Promise<readonly string[]> | undefined;
 
-/** Runs the command to its end. Never rejects for what the engine does; the group is gone when it resolves. */
+/**
+ * Runs the command to its end; the group is gone when it resolves. Rejects only when the command cannot be limited or the
+ * caller aborts (with the signal's reason), never for what the engine does.
+ */
 export const runIsolated = async (
   command: readonly string[],
   options: { readonly cwd: string; readonly limits: Limits; readonly signal?: AbortSignal },
 ): Promise<Ended> => {
-  networkless ??= findNetworkless();
   const { wallMs, cpuSeconds, addressSpaceBytes, fileBytes } = options.limits;
-  const wrapped = [
-    ...['prlimit', `--cpu=${cpuSeconds}`, `--as=${addressSpaceBytes}`, `--fsize=${fileBytes}`],
+  networkless ??= findNetworkless();
+  const args = [
+    // One second between the soft and the hard limit: the engine dies of SIGXCPU, which tells it from any other kill.
+    ...[`--cpu=${cpuSeconds}:${cpuSeconds + 1}`, `--as=${addressSpaceBytes}`, `--fsize=${fileBytes}`],
     ...['--core=0', '--', ...(await networkless), ...command],
   ];
-  const [program = '', ...args] = wrapped;
-  return new Promise((resolve) => {
-    const child = spawn(program, args, {
+  options.signal?.throwIfAborted();
+  return new Promise((resolve, reject) => {
+    const child = spawn('prlimit', args, {
       cwd: options.cwd,
       detached: true, // leads a group: killing only the wrapper would leave the engine running
       stdio: ['ignore', 'pipe', 'pipe'],
@@ -65,26 +70,32 @@ export const runIsolated = async (
       timedOut = true;
       kill();
     }, wallMs);
-    options.signal?.addEventListener('abort', kill, { once: true });
-    if (options.signal?.aborted) kill();
-    const end = (exit: number | null, signal: string | null) => {
+    const settle = (finish: () => void) => {
       clearTimeout(timer);
       options.signal?.removeEventListener('abort', kill);
-      kill();
-      resolve({ exit, signal, timedOut, output });
+      finish();
     };
-    child.on('error', (error) => {
-      output += error.message;
-      end(null, 'not started');
-    });
-    child.on('close', end);
+    options.signal?.addEventListener('abort', kill, { once: true });
+    child.on('error', (cause) =>
+      settle(() =>
+        reject(
+          new SigrelError('SRP_DEP_PRLIMIT', 'prlimit could not be started: install the package util-linux', { cause }),
+        ),
+      ),
+    );
+    // A descendant that outlives the leader would hold the pipes open, and `close` would wait for it.
+    child.on('exit', kill);
+    child.on('close', (exit, signal) =>
+      settle(() =>
+        options.signal?.aborted ? reject(options.signal.reason) : resolve({ exit, signal, timedOut, output }),
+      ),
+    );
   });
 };
 
-/** `unshare` where this user may use it; in a container it often may not, and then loopback is all there is to lose. */
+/** `unshare` where this user may use it; in a container it often may not, which is said once. */
 const findNetworkless = async (): Promise<readonly string[]> => {
-  if (onPath('unshare') === null) return [];
-  for (const flags of [['-n'], ['-r', '-n']]) {
+  for (const flags of onPath('unshare') === null ? [] : [['--net'], ['--map-root-user', '--net']]) {
     const works = await new Promise<boolean>((resolve) => {
       const probe = spawn('unshare', [...flags, '--', 'true'], { stdio: 'ignore' });
       probe.on('error', () => resolve(false));
@@ -92,5 +103,6 @@ const findNetworkless = async (): Promise<readonly string[]> => {
     });
     if (works) return ['unshare', ...flags, '--'];
   }
+  process.emitWarning('engines run with this machine\'s network: "unshare --net" is not allowed for this user here');
   return [];
 };

@@ -1,172 +1,124 @@
 /**
- * Engine packs: Debian's Suricata of several suites, each unpacked (not installed) with its own C library into a folder of
- * the user's cache. apt resolves, downloads and checks signatures with a state of its own per suite; nothing on the
- * machine is changed and no root is needed.
+ * Engine packs: Debian's Suricata of several suites, each in a folder of the user's cache with its own loader, C library
+ * and data. A pack holds the files that the engine really links or reads (about 35 MB of 115 MB), as plain files.
  */
 import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { lstat, mkdir, readdir, readFile, readlink, rm, symlink, writeFile } from 'node:fs/promises';
-import { dirname, join, relative } from 'node:path';
+import { copyFile, mkdir, readdir, readFile, realpath, rm, writeFile } from 'node:fs/promises';
+import { basename, join, sep } from 'node:path';
 import { SigrelError } from '../../domain/errors.ts';
 import type { EngineBuild } from '../../domain/release.ts';
 import { cacheRoot, fillOnce } from '../servers/cache.ts';
-import { onPath, run } from '../servers/processes.ts';
+import { run } from '../servers/processes.ts';
 import { type Progress, step } from '../servers/progress.ts';
+import { unpackPackage } from './debian.ts';
 import packs from './packs.json' with { type: 'json' };
 
 export type Pack = {
   readonly build: EngineBuild;
-  readonly suite: string;
   readonly dir: string;
-  /** Relative to `dir`: the pack's own loader, every folder with a shared object, and the engine. */
-  readonly loader: string;
-  readonly libraries: readonly string[];
-  readonly executable: string;
+  /** The version that packs.json names; `build.version` is the one that the suite had. */
+  readonly wanted: string;
 };
 
-const keyring = '/usr/share/keyrings/debian-archive-keyring.gpg';
+type Wanted = (typeof packs.packs)[number];
 
-/** All packs, fetched and unpacked when they are not in the cache (about 15 s each on the first call, nothing later). */
+const loader = join('lib', 'ld-linux-x86-64.so.2');
+const engine = join('bin', 'suricata');
+
+/** All packs, in the order of packs.json; what is in the cache is used without asking the archive. */
 export const acquirePacks = async (progress: Progress): Promise<readonly Pack[]> => {
-  const found: Pack[] = [];
-  for (const { suite, package: name, expected } of packs.packs) {
-    const dir = await fillOnce(join(cacheRoot(), 'engines', `${name}-${suite}`), (temporary) =>
-      step(progress, `${name} of Debian ${suite}: fetching and unpacking, once for this user`, () =>
-        fetchPack(suite, name, temporary),
-      ),
-    );
-    const pack: Omit<Pack, 'dir'> = JSON.parse(await readFile(join(dir, 'pack.json'), 'utf8'));
-    if (pack.build.version !== expected) {
-      progress(
-        `${name} of Debian ${suite} is ${pack.build.version} (${pack.build.packageVersion}), not ${expected}: used as an engine of its own`,
-      );
-    }
-    found.push({ ...pack, dir });
-  }
-  return found;
+  const settled = await Promise.allSettled(packs.packs.map((wanted) => acquirePack(wanted, progress)));
+  return settled.map((result) => {
+    if (result.status === 'rejected') throw result.reason;
+    return result.value;
+  });
 };
 
-/**
- * The archive's address: SIGREL_DEBIAN_MIRROR, else what the machine's own apt is configured with. Throws
- * SRP_DEP_DEBIAN_MIRROR when neither names one.
- */
-const findMirror = async (): Promise<string> => {
-  const given = process.env.SIGREL_DEBIAN_MIRROR;
-  if (given) return given;
-  const targets = await run('apt-get', ['indextargets', '--format', '$(REPO_URI)', 'Created-By: Packages']);
-  const archive = targets.split('\n').find((uri) => /\/debian\/?$/.test(uri));
-  if (archive) return archive;
-  throw new SigrelError(
-    'SRP_DEP_DEBIAN_MIRROR',
-    "no Debian archive is in this machine's apt configuration: set SIGREL_DEBIAN_MIRROR to one, e.g. http://<mirror>/debian",
+const acquirePack = async (wanted: Wanted, progress: Progress): Promise<Pack> => {
+  const { suite, package: name, expected } = wanted;
+  const what = `${name} of Debian ${suite}`;
+  // The folder says what was asked for, pack.json what it is: with another wish the archive is asked again.
+  const dir = await fillOnce(join(cacheRoot(), 'engines', `${suite}-${name}-for-${expected}`), (temporary) =>
+    step(progress, `${what}: fetching and unpacking, once for this user`, () => makePack(wanted, temporary)),
   );
+  const build: EngineBuild = JSON.parse(await readFile(join(dir, 'pack.json'), 'utf8'));
+  if (build.version !== expected) {
+    progress(`${what} is ${build.version} (${build.packageVersion}), not ${expected}: used as an engine of its own`);
+  }
+  return { build, dir, wanted: expected };
 };
 
-const fetchPack = async (suite: string, name: string, dir: string): Promise<void> => {
-  for (const [program, debianPackage] of [
-    ['apt-get', 'apt'],
-    ['dpkg-deb', 'dpkg'],
-    ['prlimit', 'util-linux'],
-  ] as const) {
-    if (onPath(program) === null) {
-      const what = `"${program}" is missing on PATH; it is needed to fetch the engines: install the package ${debianPackage}`;
-      throw new SigrelError('SRP_DEP_APT', what);
-    }
-  }
-  if (!existsSync(keyring)) {
-    throw new SigrelError('SRP_DEP_KEYRING', `${keyring} is missing: install the package debian-archive-keyring`);
-  }
-  const apt = join(dir, 'apt');
-  const archives = join(apt, 'cache', 'archives');
-  await mkdir(join(archives, 'partial'), { recursive: true });
-  await mkdir(join(apt, 'lists', 'partial'), { recursive: true });
-  await writeFile(join(apt, 'status'), '');
-  await writeFile(join(apt, 'sources.list'), `deb [signed-by=${keyring}] ${await findMirror()} ${suite} main\n`);
-  const options = [
-    ...['-o', `Dir::Etc::SourceList=${join(apt, 'sources.list')}`, '-o', 'Dir::Etc::SourceParts=/dev/null'],
-    ...['-o', 'Dir::Etc::Preferences=/dev/null', '-o', 'Dir::Etc::PreferencesParts=/dev/null'],
-    ...['-o', `Dir::State::Lists=${join(apt, 'lists')}`, '-o', `Dir::State::status=${join(apt, 'status')}`],
-    ...['-o', `Dir::Cache=${join(apt, 'cache')}`, '-o', 'APT::Install-Recommends=false'],
-    ...['-o', 'APT::Architecture=amd64', '-o', 'APT::Architectures::=amd64', '-o', 'Debug::NoLocking=1'],
-    // Started as root, apt would change to a user who may not write into the cache.
-    ...['-o', 'APT::Sandbox::User=root', '-o', 'Acquire::Languages=none'],
-  ];
-  await run('apt-get', [...options, '-q', 'update']);
-  await run('apt-get', [...options, '-q', '-y', '--download-only', 'install', name]);
-  const root = join(dir, 'root');
-  await mkdir(root);
-  const debs = (await readdir(archives)).filter((file) => file.endsWith('.deb')).sort();
-  for (const deb of debs) await run('dpkg-deb', ['-x', join(archives, deb), root]);
-  const main = debs.find((deb) => deb.startsWith(`${name}_`));
-  if (main === undefined) throw new SigrelError('SRP_DEP_APT', `apt did not fetch ${name} from ${suite}`);
-  const packageVersion = (await run('dpkg-deb', ['-f', join(archives, main), 'Version'])).trim();
-  await rm(apt, { recursive: true });
-  const files = await settleTree(root);
-  const pack = {
-    suite,
-    loader: locate(files, /\/ld-linux-x86-64\.so\.2$/, name),
-    libraries: [...new Set(files.filter((file) => /\.so(\.|$)/.test(file)).map(dirname))].sort(),
-    executable: locate(files, /^root\/usr\/bin\/suricata$/, name),
-  };
-  const version = await versionOf({ ...pack, dir });
-  const build: EngineBuild = { name, version, packageVersion, digest: await digestOf(dir, files) };
-  await writeFile(join(dir, 'pack.json'), `${JSON.stringify({ ...pack, build }, null, 2)}\n`);
-};
-
-/** Command and arguments that start the pack's engine with the pack's libraries only. */
-export const engineCommand = (pack: Pick<Pack, 'dir' | 'loader' | 'libraries' | 'executable'>): string[] => [
-  join(pack.dir, pack.loader),
-  '--library-path',
-  pack.libraries.map((folder) => join(pack.dir, folder)).join(':'),
-  join(pack.dir, pack.executable),
+/** Command and arguments that start the pack's engine with the pack's libraries only, whatever the host has. */
+export const engineCommand = (dir: string): string[] => [
+  join(dir, loader),
+  '--inhibit-cache',
+  ...['--library-path', join(dir, 'lib')],
+  join(dir, engine),
 ];
 
-const versionOf = async (pack: Pick<Pack, 'dir' | 'loader' | 'libraries' | 'executable'>): Promise<string> => {
-  const [command = '', ...args] = engineCommand(pack);
+const makePack = async ({ suite, package: name }: Wanted, dir: string): Promise<void> => {
+  const { root, packageVersion } = await unpackPackage(suite, name, dir);
+  await Promise.all(['bin', 'lib', 'etc', 'share'].map((folder) => mkdir(join(dir, folder))));
+  await copyFile(join(root, 'usr', 'bin', 'suricata'), join(dir, engine));
+  for (const library of await linkedLibraries(root)) await copyFile(library, join(dir, 'lib', basename(library)));
+  for (const file of ['classification.config', 'reference.config', 'threshold.config']) {
+    await copyFile(join(root, 'etc', 'suricata', file), join(dir, 'etc', file));
+  }
+  // Opened at run time by rules that look at file types; otherwise the host's would be.
+  await copyFile(join(root, 'usr', 'lib', 'file', 'magic.mgc'), join(dir, 'share', 'magic.mgc'));
+  await rm(root, { recursive: true });
+  const digest = await digestOf(dir);
+  const build: EngineBuild = { name, version: await versionOf(dir), packageVersion, digest };
+  await writeFile(join(dir, 'pack.json'), `${JSON.stringify(build, null, 2)}\n`);
+};
+
+/** The shared objects that the engine links, directly or not, and the loader; named by the pack's own loader. */
+const linkedLibraries = async (root: string): Promise<string[]> => {
+  const folders = ['lib', join('usr', 'lib')].map((folder) => join(root, folder, 'x86_64-linux-gnu'));
+  const own = folders.map((folder) => join(folder, basename(loader))).find((path) => existsSync(path));
+  if (own === undefined) throw new SigrelError('SRP_ENGINE_PACK', `no loader among the files unpacked in ${root}`);
+  const said = await run(own, [
+    ...['--inhibit-cache', '--library-path', folders.join(':')],
+    ...['--list', join(root, 'usr', 'bin', 'suricata')],
+  ]);
+  const base = await realpath(root);
+  const found = parseLinked(said);
+  for (const path of found) {
+    if ((await realpath(path)).startsWith(base + sep)) continue;
+    throw new SigrelError(
+      'SRP_ENGINE_PACK',
+      `the engine would use ${path} of this machine, expected a file of its pack`,
+    );
+  }
+  return [...new Set([own, ...found])];
+};
+
+/** Paths in the loader's answer; throws when it did not find a library. The kernel's own object has no path. */
+export const parseLinked = (said: string): string[] =>
+  said.split('\n').flatMap((line) => {
+    if (line.includes('not found')) {
+      throw new SigrelError('SRP_ENGINE_PACK', `the engine needs a library that no package brought: ${line.trim()}`);
+    }
+    return /=> (\/.+) \(0x[0-9a-f]+\)$/.exec(line)?.[1] ?? [];
+  });
+
+const versionOf = async (dir: string): Promise<string> => {
+  const [command = '', ...args] = engineCommand(dir);
   const said = await run(command, [...args, '-V']);
   const version = /version (\d+(?:\.\d+)+)/.exec(said)?.[1];
-  if (!version)
-    throw new SigrelError('SRP_ENGINE_VERSION', `the engine in ${pack.dir} does not say its version: ${said}`);
-  return version;
+  if (version) return version;
+  throw new SigrelError('SRP_ENGINE_PACK', `the engine in ${dir} does not say its version: ${said.trim()}`);
 };
 
-/**
- * All files below `root`, relative to its parent, sorted. Absolute links become relative ones on the way: left alone they
- * would lead to the host's files, its loader among them.
- */
-const settleTree = async (root: string): Promise<string[]> => {
-  const base = dirname(root);
-  const files: string[] = [];
-  for (const entry of await readdir(root, { recursive: true, withFileTypes: true })) {
-    const path = join(entry.parentPath, entry.name);
-    if (entry.isSymbolicLink()) {
-      const target = await readlink(path);
-      if (!target.startsWith('/')) {
-        files.push(relative(base, path));
-        continue;
-      }
-      await rm(path);
-      await symlink(relative(dirname(path), join(root, target)), path);
-      files.push(relative(base, path));
-    } else if (entry.isFile()) files.push(relative(base, path));
-  }
-  return files.sort();
-};
-
-const locate = (files: readonly string[], pattern: RegExp, name: string): string => {
-  const found = files.find((file) => pattern.test(file));
-  if (found === undefined) throw new SigrelError('SRP_ENGINE_PACK', `the pack of ${name} has no file ${pattern}`);
-  return found;
-};
-
-/** Identity of what was unpacked: SHA-256 over every path with its content, links with their target. */
-const digestOf = async (dir: string, files: readonly string[]): Promise<string> => {
+/** Identity of a pack: SHA-256 over its files, sorted by path, each with the SHA-256 of its content. */
+const digestOf = async (dir: string): Promise<string> => {
+  const entries = await readdir(dir, { recursive: true, withFileTypes: true });
+  const files = entries.filter((entry) => entry.isFile()).map((entry) => join(entry.parentPath, entry.name));
   const all = createHash('sha256');
-  for (const file of files) {
-    const path = join(dir, file);
-    const isLink = (await lstat(path)).isSymbolicLink();
-    const content = isLink ? `link ${await readlink(path)}` : await readFile(path);
-    all.update(`${file}\n${createHash('sha256').update(content).digest('hex')}\n`);
+  for (const file of files.sort()) {
+    const content = createHash('sha256').update(await readFile(file));
+    all.update(`${file.slice(dir.length + 1)}\n${content.digest('hex')}\n`);
   }
   return all.digest('hex');
 };

@@ -8,7 +8,7 @@ import { SigrelError } from '../../domain/errors.ts';
 import { decodeBundle, encodeBundle } from '../../infra/content/bundle.ts';
 import { loadFamily, parseFamily } from '../../infra/content/load-family.ts';
 import { tcpCapture } from '../../infra/engines/pcap.ts';
-import { parseErrors } from '../../infra/engines/suricata.ts';
+import { parseErrors } from '../../infra/engines/suricata-log.ts';
 
 const head = 'alert tcp any any -> any any';
 const rule = (sid: number, options = 'content:"x";') => `${head} (msg:"m"; ${options} sid:${sid}; rev:1;)`;
