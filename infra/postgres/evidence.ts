@@ -1,0 +1,85 @@
+/** What the judge has written, for those who decide on it and for people. */
+
+import type { TickEvidence } from '../../domain/judge/session.ts';
+import type { EvidenceReader } from '../../domain/ports.ts';
+import type { Verdict } from '../../domain/release.ts';
+import type { JudgeStatus } from '../../domain/stage-rule.ts';
+import type { Pool, Queryable } from './pool.ts';
+
+type StatusRow = {
+  readonly last_tick: number;
+  readonly last_window_closed_at: string;
+  readonly stage: number;
+  readonly stat_a: number;
+  readonly stat_b: number;
+  readonly leading: string;
+  readonly counts: JudgeStatus['counts'];
+  readonly exposed: JudgeStatus['exposed'];
+  readonly open_trials: JudgeStatus['openTrials'];
+  readonly first_harm_at: string | null;
+  readonly hold: Verdict | null;
+  readonly halt: Verdict | null;
+};
+
+export const createEvidenceReader = (pool: Pool): EvidenceReader => ({
+  judgeStatus: async (releaseId) => {
+    const { rows } = await pool.query<StatusRow>(
+      `select last_tick, last_window_closed_at, stage, stat_a, stat_b, leading, counts, exposed, open_trials,
+         first_harm_at, hold, halt
+       from judge_status where release_id = $1`,
+      [releaseId],
+    );
+    const row = rows[0];
+    if (row === undefined) return null;
+    return {
+      releaseId,
+      lastTick: row.last_tick,
+      lastWindowClosedAt: Number(row.last_window_closed_at),
+      stage: row.stage,
+      statA: row.stat_a,
+      statB: row.stat_b,
+      leading: row.leading,
+      counts: row.counts,
+      exposed: row.exposed,
+      openTrials: row.open_trials,
+      firstHarmAt: row.first_harm_at === null ? null : Number(row.first_harm_at),
+      hold: row.hold,
+      halt: row.halt,
+    };
+  },
+});
+
+type EvidenceRow = {
+  readonly tick: number;
+  readonly stage: number;
+  readonly leaves: TickEvidence['leaves'];
+  readonly counts: TickEvidence['counts'];
+  readonly exposed: TickEvidence['exposed'];
+  readonly open_trials: TickEvidence['openTrials'];
+  readonly offsets: TickEvidence['offsets'];
+  readonly stat_a: number;
+  readonly stat_b: number;
+  readonly leading: string;
+};
+
+/** Every tick of a release in order, for people. */
+export const readEvidence = async (db: Queryable, releaseId: string): Promise<readonly TickEvidence[]> => {
+  const { rows } = await db.query<EvidenceRow>(
+    `select tick, stage, leaves, counts, exposed, open_trials, offsets, stat_a, stat_b, leading
+     from evidence where release_id = $1 order by tick`,
+    [releaseId],
+  );
+  return rows.map((row) => ({
+    releaseId,
+    tick: row.tick,
+    stage: row.stage,
+    leaves: row.leaves,
+    counts: row.counts,
+    exposed: row.exposed,
+    openTrials: row.open_trials,
+    offsets: row.offsets,
+    statA: row.stat_a,
+    statB: row.stat_b,
+    leading: row.leading,
+  }));
+};

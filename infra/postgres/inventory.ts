@@ -1,0 +1,66 @@
+/** The fleet as its devices described themselves in their polls: table `devices`. */
+import type { EnrolledDevice, Inventory } from '../../domain/ports.ts';
+import type { FailMode } from '../../domain/release.ts';
+import type { Pool, Queryable } from './pool.ts';
+
+/** What a poll says of its device, and where in the log it stands. */
+export type DeviceRow = EnrolledDevice & { readonly offset: number };
+
+type Stored = {
+  readonly device_id: string;
+  readonly engine_name: string;
+  readonly engine_version: string;
+  readonly engine_package_version: string;
+  readonly engine_digest: string;
+  readonly fail_mode: FailMode;
+  readonly content_version: number;
+};
+
+/** Inserts or updates; what a later poll said stays, whoever writes. */
+export const saveDevices = async (db: Queryable, devices: readonly DeviceRow[]): Promise<void> => {
+  if (devices.length === 0) return;
+  const rows = devices.map(
+    ({ deviceId, engine, failMode, contentVersion, offset }): Stored & { readonly last_offset: number } => ({
+      device_id: deviceId,
+      engine_name: engine.name,
+      engine_version: engine.version,
+      engine_package_version: engine.packageVersion,
+      engine_digest: engine.digest,
+      fail_mode: failMode,
+      content_version: contentVersion,
+      last_offset: offset,
+    }),
+  );
+  await db.query(
+    `insert into devices (device_id, engine_name, engine_version, engine_package_version, engine_digest, fail_mode,
+       content_version, last_offset)
+     select * from json_to_recordset($1::json) as d(device_id text, engine_name text, engine_version text,
+       engine_package_version text, engine_digest text, fail_mode text, content_version integer, last_offset bigint)
+     on conflict (device_id) do update set engine_name = excluded.engine_name, engine_version = excluded.engine_version,
+       engine_package_version = excluded.engine_package_version, engine_digest = excluded.engine_digest,
+       fail_mode = excluded.fail_mode, content_version = excluded.content_version, last_offset = excluded.last_offset,
+       changed_at = now()
+     where devices.last_offset < excluded.last_offset`,
+    [JSON.stringify(rows)],
+  );
+};
+
+export const createInventory = (pool: Pool): Inventory => ({
+  devices: async () => {
+    const { rows } = await pool.query<Stored>(
+      `select device_id, engine_name, engine_version, engine_package_version, engine_digest, fail_mode, content_version
+       from devices order by device_id`,
+    );
+    return rows.map((row) => ({
+      deviceId: row.device_id,
+      engine: {
+        name: row.engine_name,
+        version: row.engine_version,
+        packageVersion: row.engine_package_version,
+        digest: row.engine_digest,
+      },
+      failMode: row.fail_mode,
+      contentVersion: row.content_version,
+    }));
+  },
+});
