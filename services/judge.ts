@@ -28,10 +28,10 @@ import {
   readDecisionsToNotify,
   readFoldedDigest,
   readSession,
-  readWatermark,
   type SessionChange,
 } from '../infra/postgres/judge.ts';
 import type { Pool } from '../infra/postgres/pool.ts';
+import { readWatermark } from '../infra/postgres/watermarks.ts';
 import { consumePartitions, type PartitionWork } from './consume.ts';
 
 /** SHA-256 (hex) of the canonical JSON. */
@@ -76,7 +76,7 @@ const openPartition = async (options: {
   const { pool, topic, partition, log, notify } = options;
   const context: SessionContext = { digestOf, codeVersion: options.codeVersion };
   const sessions = new Map<string, Session>();
-  let next = await readWatermark(pool, topic, partition);
+  let next = await readWatermark(pool, 'judge', topic, partition);
 
   const sessionOf = async (releaseId: string): Promise<Session> => {
     const session = sessions.get(releaseId) ?? (await readSession(pool, releaseId, digestOf)) ?? newSession(releaseId);

@@ -1,7 +1,10 @@
 /** A producer that reconnects by itself and whose failures are bounded: a caller never hangs on a broker that is gone. */
-import { CompressionTypes, type Kafka, KafkaJSError, type Message } from 'kafkajs';
+import kafkajs, { type Kafka, type Message } from 'kafkajs';
 import { SigrelError } from '../../domain/errors.ts';
 import { keyPartitioner } from './client.ts';
+
+// A CommonJS module: Node finds only some of its names for a named import.
+const { CompressionTypes, KafkaJSError } = kafkajs;
 
 export type Producer = {
   /** Resolves when every message is durable (acks=all), in order. Throws SRP_DEP_KAFKA, retryable, after a few seconds. */

@@ -2,7 +2,6 @@
  * The judge's tables. What was made of a partition's windows and the offset after them are committed together: a window
  * that was folded twice would inflate the evidence.
  */
-import { SigrelError } from '../../domain/errors.ts';
 import {
   type PendingWindow,
   restoreSession,
@@ -13,17 +12,9 @@ import {
 } from '../../domain/judge/session.ts';
 import type { Verdict } from '../../domain/release.ts';
 import { type Pool, type Queryable, withTransaction } from './pool.ts';
+import { moveWatermark } from './watermarks.ts';
 
 const consumer = 'judge';
-
-/** Where the judge goes on in a partition of the windows topic; 0 at first. */
-export const readWatermark = async (db: Queryable, topic: string, partition: number): Promise<number> => {
-  const { rows } = await db.query<{ next_offset: string }>(
-    'select next_offset from consumer_watermarks where consumer = $1 and topic = $2 and partition = $3',
-    [consumer, topic, partition],
-  );
-  return Number(rows[0]?.next_offset ?? 0);
-};
 
 /** null: nothing was committed of this release. `digestOf` names the windows that still wait. */
 export const readSession = async (
@@ -81,24 +72,9 @@ export const commitBatch = (
   changes: readonly SessionChange[],
 ): Promise<void> =>
   withTransaction(pool, async (tx) => {
-    await moveWatermark(tx, place);
+    await moveWatermark(tx, { consumer, ...place });
     for (const change of changes) await writeChange(tx, change);
   });
-
-const moveWatermark = async (tx: Queryable, place: Parameters<typeof commitBatch>[1]): Promise<void> => {
-  const { rowCount } = await tx.query(
-    `insert into consumer_watermarks (consumer, topic, partition, next_offset) values ($1, $2, $3, $5)
-     on conflict (consumer, topic, partition) do update set next_offset = excluded.next_offset
-     where consumer_watermarks.next_offset = $4`,
-    [consumer, place.topic, place.partition, place.from, place.to],
-  );
-  if (rowCount === 1) return;
-  throw new SigrelError(
-    'SRP_INTEGRITY_WATERMARK',
-    `another judge has gone on from offset ${place.from} of ${place.topic}, partition ${place.partition}; this one reads its state again`,
-    { details: { topic: place.topic, partition: place.partition, offset: place.from } },
-  );
-};
 
 const writeChange = async (tx: Queryable, { session, waiting, results, changed }: SessionChange): Promise<void> => {
   const { releaseId } = session;
