@@ -8,17 +8,13 @@ import { assertNever } from './errors.ts';
 import type { RolloutPolicy } from './policy.ts';
 import type { Artefact, Cell, CellResult, Content, Counts, Finding, Stage, StageEvidence, Verdict } from './release.ts';
 
-export type Phase =
-  | 'triggered'
-  | 'building'
-  | 'matrix'
-  | 'signing'
-  | 'approval'
-  | 'rolling'
-  | 'held'
-  | 'paused'
-  | 'halting'
-  | TerminalPhase;
+/** In the order in which a release that goes well passes them; held, paused and halting leave that way. */
+export const phases = [
+  ...(['triggered', 'building', 'matrix', 'signing', 'approval', 'rolling', 'held', 'paused', 'halting'] as const),
+  ...(['completed', 'blocked', 'halted', 'failed', 'cancelled'] as const),
+] as const;
+
+export type Phase = (typeof phases)[number];
 
 export type TerminalPhase = 'completed' | 'blocked' | 'halted' | 'failed' | 'cancelled';
 

@@ -12,7 +12,7 @@ type StatusRow = {
   readonly stage: number;
   readonly stat_a: number;
   readonly stat_b: number;
-  readonly leading: string;
+  readonly leading_cell: string;
   readonly counts: JudgeStatus['counts'];
   readonly exposed: JudgeStatus['exposed'];
   readonly open_trials: JudgeStatus['openTrials'];
@@ -24,7 +24,7 @@ type StatusRow = {
 export const createEvidenceReader = (pool: Pool): EvidenceReader => ({
   judgeStatus: async (releaseId) => {
     const { rows } = await pool.query<StatusRow>(
-      `select last_tick, last_window_closed_at, stage, stat_a, stat_b, leading, counts, exposed, open_trials,
+      `select last_tick, last_window_closed_at, stage, stat_a, stat_b, leading_cell, counts, exposed, open_trials,
          first_harm_at, hold, halt
        from judge_status where release_id = $1`,
       [releaseId],
@@ -38,7 +38,7 @@ export const createEvidenceReader = (pool: Pool): EvidenceReader => ({
       stage: row.stage,
       statA: row.stat_a,
       statB: row.stat_b,
-      leading: row.leading,
+      leading: row.leading_cell,
       counts: row.counts,
       exposed: row.exposed,
       openTrials: row.open_trials,
@@ -59,13 +59,13 @@ type EvidenceRow = {
   readonly offsets: TickEvidence['offsets'];
   readonly stat_a: number;
   readonly stat_b: number;
-  readonly leading: string;
+  readonly leading_cell: string;
 };
 
 /** Every tick of a release in order, for people. */
 export const readEvidence = async (db: Queryable, releaseId: string): Promise<readonly TickEvidence[]> => {
   const { rows } = await db.query<EvidenceRow>(
-    `select tick, stage, leaves, counts, exposed, open_trials, offsets, stat_a, stat_b, leading
+    `select tick, stage, leaves, counts, exposed, open_trials, offsets, stat_a, stat_b, leading_cell
      from evidence where release_id = $1 order by tick`,
     [releaseId],
   );
@@ -80,6 +80,6 @@ export const readEvidence = async (db: Queryable, releaseId: string): Promise<re
     offsets: row.offsets,
     statA: row.stat_a,
     statB: row.stat_b,
-    leading: row.leading,
+    leading: row.leading_cell,
   }));
 };

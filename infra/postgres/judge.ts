@@ -116,7 +116,8 @@ const writeChange = async (tx: Queryable, { session, waiting, results, changed }
 
 const writeEvidence = async (tx: Queryable, { evidence }: TickResult): Promise<void> => {
   await tx.query(
-    `insert into evidence (release_id, tick, stage, leaves, counts, exposed, open_trials, offsets, stat_a, stat_b, leading)
+    `insert into evidence (release_id, tick, stage, leaves, counts, exposed, open_trials, offsets, stat_a, stat_b,
+       leading_cell)
      values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)`,
     [
       evidence.releaseId,
@@ -136,12 +137,12 @@ const writeEvidence = async (tx: Queryable, { evidence }: TickResult): Promise<v
 
 const writeStatus = async (tx: Queryable, { status }: TickResult): Promise<void> => {
   await tx.query(
-    `insert into judge_status (release_id, last_tick, last_window_closed_at, stage, stat_a, stat_b, leading, counts,
+    `insert into judge_status (release_id, last_tick, last_window_closed_at, stage, stat_a, stat_b, leading_cell, counts,
        exposed, open_trials, first_harm_at, hold, halt)
      values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
      on conflict (release_id) do update set last_tick = excluded.last_tick,
        last_window_closed_at = excluded.last_window_closed_at, stage = excluded.stage, stat_a = excluded.stat_a,
-       stat_b = excluded.stat_b, leading = excluded.leading, counts = excluded.counts, exposed = excluded.exposed,
+       stat_b = excluded.stat_b, leading_cell = excluded.leading_cell, counts = excluded.counts, exposed = excluded.exposed,
        open_trials = excluded.open_trials, first_harm_at = excluded.first_harm_at, hold = excluded.hold,
        halt = excluded.halt`,
     [

@@ -37,7 +37,7 @@ create table judge_status (
   stage                 integer not null,
   stat_a                double precision not null,
   stat_b                double precision not null,
-  leading               text not null,
+  leading_cell          text not null,
   counts                jsonb not null,
   exposed               jsonb not null,
   open_trials           jsonb not null,
@@ -64,7 +64,7 @@ create table evidence (
   offsets    jsonb   not null,
   stat_a     double precision not null,
   stat_b     double precision not null,
-  leading    text    not null,
+  leading_cell text    not null,
   primary key (release_id, tick)
 );
 

@@ -1,0 +1,197 @@
+/** The services of one state folder, all or some of them in this process. */
+import { availableParallelism } from 'node:os';
+import { join } from 'node:path';
+import { Client, Connection } from '@temporalio/client';
+import { DefaultLogger, NativeConnection, Runtime } from '@temporalio/worker';
+import { SigrelError } from '../domain/errors.ts';
+import type { Config } from '../infra/config.ts';
+import { readFleetKey } from '../infra/device-auth.ts';
+import { acquirePacks, type Pack } from '../infra/engines/packs.ts';
+import { createEngineRunner } from '../infra/engines/runner.ts';
+import { createKafka, type Log } from '../infra/kafka/client.ts';
+import { createKafkaEventLog } from '../infra/kafka/event-log.ts';
+import { createProducer } from '../infra/kafka/produce.ts';
+import { createTelemetryLog } from '../infra/kafka/telemetry-log.ts';
+import { createTopics } from '../infra/kafka/topics.ts';
+import { createEvidenceReader } from '../infra/postgres/evidence.ts';
+import { createInventory } from '../infra/postgres/inventory.ts';
+import { migrate } from '../infra/postgres/migrate.ts';
+import { createPool } from '../infra/postgres/pool.ts';
+import type { Progress } from '../infra/servers/progress.ts';
+import { createFileBlobs } from '../infra/store/blobs.ts';
+import { createDirectorStore } from '../infra/tuf/director-store.ts';
+import { startAggregator } from './aggregator.ts';
+import { signalRegression } from './api/releases.ts';
+import { startApi } from './api/server.ts';
+import { startGateway } from './gateway.ts';
+import { startJudge } from './judge.ts';
+import { startLeaseRenewal } from './lease.ts';
+import { startProjector } from './projector.ts';
+import { startRepository } from './repository.ts';
+import { bundleWorkflows, startWorker } from './worker.ts';
+
+export const serviceNames = [
+  ...(['repository', 'projector', 'aggregator', 'gateway', 'judge', 'lease', 'worker', 'api'] as const),
+] as const;
+export type ServiceName = (typeof serviceNames)[number];
+
+/** Where the servers are that the services need. */
+export type ServerAddresses = {
+  readonly temporal: string;
+  readonly temporalUi: string | null;
+  readonly kafka: readonly string[];
+  readonly postgres: string;
+};
+
+export type RunningServices = {
+  readonly urls: Readonly<Partial<Record<ServiceName, string>>>;
+  /** Rejects when a service cannot go on. */
+  readonly failed: Promise<never>;
+  /** Waits for what is under way, in the order in which data flows. */
+  stop(): Promise<void>;
+};
+
+/** Folders of a state folder. */
+export const storeDirOf = (stateDir: string): string => join(stateDir, 'store');
+export const keysDirOf = (stateDir: string): string => join(stateDir, 'keys');
+
+/** How long an acknowledgement of an offer holds: a device that got it late asks again. */
+const ackMs = 10_000;
+const snapshotEveryMs = 30_000;
+
+/** Starts these services (all, when not given) after the database and the topics are there. Throws SRP_DEP_*. */
+export const startServices = async (options: {
+  readonly config: Config;
+  readonly servers: ServerAddresses;
+  readonly only?: readonly ServiceName[];
+  readonly codeVersion: string;
+  readonly logOf: (component: string) => Log;
+  readonly progress: Progress;
+}): Promise<RunningServices> => {
+  const { config, servers, logOf, progress, codeVersion } = options;
+  const wanted = new Set<ServiceName>(options.only ?? serviceNames);
+  const { topicPrefix } = config.kafka;
+  const { namespace } = config.temporal;
+  const ended: (() => Promise<void>)[] = [];
+  const stop = async (): Promise<void> => {
+    for (const end of ended.reverse()) await end();
+    ended.length = 0;
+  };
+  const until = <T extends { stop(): Promise<void> }>(service: T): T => {
+    ended.push(() => service.stop());
+    return service;
+  };
+
+  const storeDir = storeDirOf(config.stateDir);
+  const keysDir = keysDirOf(config.stateDir);
+  const blobs = createFileBlobs(join(storeDir, 'blobs'));
+  const director = createDirectorStore({ dir: storeDir, keysDir, blobs, now: Date.now });
+  const kafka = (component: string) =>
+    createKafka({ brokers: servers.kafka, clientId: `sigrel-${component}`, log: logOf(component) });
+  const urls: Partial<Record<ServiceName, string>> = {};
+  let failed = new Promise<never>(() => {});
+  try {
+    const pool = createPool(servers.postgres, 'services', logOf('postgres'));
+    ended.push(() => pool.end());
+    const engines = wanted.has('worker') || wanted.has('api') ? acquirePacks(progress) : Promise.resolve([]);
+    const bundle = wanted.has('worker') ? bundleWorkflows() : null;
+    const [packs] = await Promise.all([
+      engines as Promise<readonly Pack[]>,
+      bundle,
+      migrate(pool, logOf('postgres')),
+      createTopics(kafka('setup'), topicPrefix, logOf('kafka')),
+    ]);
+    const evidence = createEvidenceReader(pool);
+    const telemetryLog = (component: string) => {
+      const telemetry = createTelemetryLog(kafka(component), topicPrefix);
+      ended.push(() => telemetry.close());
+      return telemetry;
+    };
+    const connection =
+      wanted.has('api') || wanted.has('judge')
+        ? await Connection.connect({ address: servers.temporal, connectTimeout: '10s' })
+        : null;
+    if (connection) ended.push(() => connection.close());
+    const temporal = connection && new Client({ connection, namespace });
+
+    if (wanted.has('repository')) {
+      urls.repository = until(await startRepository({ storeDir, port: config.repositoryPort })).url;
+    }
+    if (wanted.has('projector')) {
+      until(await startProjector({ kafka: kafka('projector'), pool, topicPrefix, log: logOf('projector') }));
+    }
+    if (wanted.has('judge') && temporal) {
+      until(
+        await startJudge({
+          ...{ kafka: kafka('judge'), pool, topicPrefix, log: logOf('judge'), codeVersion },
+          onVerdict: (releaseId, verdict) => signalRegression(temporal, releaseId, verdict),
+        }),
+      );
+    }
+    if (wanted.has('aggregator')) {
+      const log = logOf('aggregator');
+      until(await startAggregator({ kafka: kafka('aggregator'), pool, topicPrefix, log, snapshotEveryMs }));
+    }
+    if (wanted.has('gateway')) {
+      const fleetKey = await readFleetKey(keysDir);
+      const { gatewayPort: port, clockMs } = config;
+      const telemetry = telemetryLog('gateway');
+      urls.gateway = until(
+        await startGateway({ telemetry, fleetKey, port, clockMs, ackMs, log: logOf('gateway') }),
+      ).url;
+    }
+    if (wanted.has('lease')) until(startLeaseRenewal({ director, evidence, log: logOf('lease'), now: Date.now }));
+    if (wanted.has('worker') && bundle) {
+      quietRuntime(logOf('temporal'));
+      const native = await NativeConnection.connect({ address: servers.temporal });
+      ended.push(() => native.close());
+      const producer = createProducer(kafka('worker'));
+      ended.push(() => producer.close());
+      const ports = {
+        ...{ blobs, evidence, director, inventory: createInventory(pool), telemetry: telemetryLog('worker') },
+        log: createKafkaEventLog({ kafka: kafka('worker'), producer, topicPrefix }),
+        engines: createEngineRunner(packs),
+      };
+      const log = logOf('worker');
+      const slots = Math.max(1, availableParallelism());
+      const worker = until(
+        await startWorker({
+          ...{ connection: native, namespace, bundle: await bundle, ports, engineSlots: slots, log },
+        }),
+      );
+      failed = worker.failed;
+    }
+    if (wanted.has('api') && temporal) {
+      const ports = { temporal, pool, blobs, director, engines: packs.map((pack) => pack.build), now: Date.now };
+      const temporalUi = servers.temporalUi === null ? null : { url: servers.temporalUi, namespace };
+      urls.api = until(await startApi({ ports, port: config.apiPort, log: logOf('api'), temporalUi })).url;
+    }
+    return { urls, failed, stop };
+  } catch (error) {
+    await stop();
+    throw describe(error, servers);
+  }
+};
+
+/** Clients say "connection refused" in many ways; people want to know who and where. */
+const describe = (error: unknown, servers: ServerAddresses): unknown => {
+  if (error instanceof SigrelError) return error;
+  const words = error instanceof Error ? error.message : String(error);
+  const addresses = `Temporal ${servers.temporal}, Kafka ${servers.kafka.join(',')}, PostgreSQL ${servers.postgres.replace(/:[^:@/]*@/, ':***@')}`;
+  return new SigrelError('SRP_DEP_START', `the services could not be started (${addresses}): ${words}`, {
+    cause: error,
+  });
+};
+
+let runtimeInstalled = false;
+
+/** Temporal's runtime is one per process; its messages go to our log. */
+const quietRuntime = (log: Log): void => {
+  if (runtimeInstalled) return;
+  runtimeInstalled = true;
+  const levels = { TRACE: 'debug', DEBUG: 'debug', INFO: 'info', WARN: 'warn', ERROR: 'error' } as const;
+  Runtime.install({
+    logger: new DefaultLogger('INFO', ({ level, message, meta }) => log(levels[level], { ...meta }, message)),
+    shutdownSignals: [],
+  });
+};

@@ -1,0 +1,84 @@
+/** What the api takes and gives, under /v1: shared with the programs that call it. */
+import { z } from 'zod';
+import type { FailMode } from '../../domain/release.ts';
+import type { ReleaseState } from '../../domain/release-state.ts';
+
+export const releaseIdSchema = z
+  .string()
+  .regex(/^[a-z0-9][a-z0-9._-]{2,79}$/, 'expected 3 to 80 of a-z 0-9 . _ - with a letter or digit first');
+const person = z.string().trim().min(1).max(100);
+const bundle = z.base64();
+
+/** POST /families: creates the family with this content as its baseline, content version 1. */
+export const familyRequest = z.strictObject({ bundle });
+export type FamilyAnswer = { readonly family: string; readonly contentVersion: number; readonly engines: string[] };
+
+/** POST /releases. The id is the idempotency key; without one it is made from the family and the time. */
+export const releaseRequest = z.strictObject({
+  releaseId: releaseIdSchema.optional(),
+  /** Must be the family that the content says it is of. */
+  family: z.string().min(1).max(80).optional(),
+  bundle,
+  requestedBy: person,
+  note: z.string().max(500).default(''),
+});
+export type ReleaseRequest = z.input<typeof releaseRequest>;
+export type ReleaseStarted = { readonly releaseId: string; readonly family: string; readonly workflowId: string };
+
+/** GET /releases?family=&phase=&limit= */
+export const releaseQuery = z.strictObject({
+  family: z.string().optional(),
+  phase: z.string().optional(),
+  limit: z.coerce.number().int().min(1).max(1_000).default(50),
+});
+
+/** POST /releases/:id/approve and POST /releases/:id/{pause,resume,promote,halt,cancel} */
+export const approveRequest = z.strictObject({ by: person, note: z.string().max(500).default('') });
+export const commandRequest = z.strictObject({ by: person, reason: z.string().trim().min(1).max(500) });
+export const commandKinds = ['approve', 'pause', 'resume', 'promote', 'halt', 'cancel'] as const;
+export type CommandAnswer = { readonly releaseId: string; readonly phase: string; readonly seq: number };
+
+/** GET /releases/:id */
+export type ReleaseAnswer = {
+  readonly release: ReleaseState;
+  /** Where its workflow is shown in Temporal's Web UI; null when there is none. */
+  readonly workflowUrl: string | null;
+  /** Records of the log that are no part of the stream (forks, gaps): look with `sigrel verify`. */
+  readonly quarantined: number;
+  /** The director document in force for the family; expiry in ms since 1970. */
+  readonly director: {
+    readonly mode: string;
+    readonly directorVersion: number;
+    readonly expiresAt: number;
+    readonly stopped: boolean;
+  } | null;
+};
+export type ReleasesAnswer = { readonly releases: readonly ReleaseState[] };
+
+/** GET /fleet */
+export type FleetAnswer = {
+  readonly devices: number;
+  readonly segments: readonly {
+    readonly segment: string;
+    readonly engine: string;
+    readonly failMode: FailMode;
+    readonly devices: number;
+    /** Devices by the content version that they run. */
+    readonly contentVersions: Readonly<Record<string, number>>;
+  }[];
+};
+
+/** Errors: RFC 9457, with the error's code; `findings` where content or a policy was refused. */
+export type Problem = {
+  readonly type: string;
+  readonly title: string;
+  readonly status: number;
+  readonly code: string;
+  readonly detail: string;
+  readonly findings?: readonly {
+    readonly code: string;
+    readonly message: string;
+    readonly file?: string;
+    readonly line?: number;
+  }[];
+};

@@ -1,0 +1,184 @@
+/** The api: JSON over HTTP on loopback, RFC 9457 problems. Reads come from PostgreSQL, the director from its store. */
+import Fastify, { type FastifyError } from 'fastify';
+import { serializerCompiler, validatorCompiler, type ZodTypeProvider } from 'fastify-type-provider-zod';
+import { z } from 'zod';
+import { SigrelError } from '../../domain/errors.ts';
+import { releaseWorkflowId } from '../../domain/ids.ts';
+import { engineId, segmentKey } from '../../domain/release.ts';
+import type { Log } from '../../infra/kafka/client.ts';
+import { createInventory } from '../../infra/postgres/inventory.ts';
+import { listReleases, readQuarantine, readRelease } from '../../infra/postgres/releases.ts';
+import {
+  approveRequest,
+  type CommandAnswer,
+  commandKinds,
+  commandRequest,
+  type FamilyAnswer,
+  type FleetAnswer,
+  familyRequest,
+  type Problem,
+  type ReleaseAnswer,
+  type ReleasesAnswer,
+  releaseIdSchema,
+  releaseQuery,
+  releaseRequest,
+} from './contract.ts';
+import {
+  type ApiPorts,
+  commandRelease,
+  initialiseFamily,
+  missing,
+  phasesOf,
+  RefusedContent,
+  startRelease,
+} from './releases.ts';
+
+/** A bundle is at most 64 MiB of files; base64 makes it a third longer. */
+const bodyLimit = 96 * 2 ** 20;
+
+const idOf = z.object({ id: releaseIdSchema });
+
+export const startApi = async (options: {
+  readonly ports: ApiPorts;
+  readonly port: number;
+  readonly log: Log;
+  /** Temporal's Web UI, where there is one. */
+  readonly temporalUi: { readonly url: string; readonly namespace: string } | null;
+}): Promise<{ readonly url: string; stop(): Promise<void> }> => {
+  const { ports, log, temporalUi } = options;
+  const { pool, director } = ports;
+  const server = Fastify({ bodyLimit, forceCloseConnections: true }).withTypeProvider<ZodTypeProvider>();
+  server.setValidatorCompiler(validatorCompiler);
+  server.setSerializerCompiler(serializerCompiler);
+  server.setErrorHandler<FastifyError>((error, request, reply) => {
+    const problem = problemOf(error);
+    if (problem.status >= 500) {
+      log('error', { method: request.method, url: request.url, code: problem.code, error: String(error.stack) }, 'api');
+    }
+    return reply.code(problem.status).type('application/problem+json').send(problem);
+  });
+  server.setNotFoundHandler((request, reply) =>
+    reply
+      .code(404)
+      .type('application/problem+json')
+      .send(toProblem('SRP_MISSING_PATH', `there is no ${request.method} ${request.url}`)),
+  );
+
+  server.get('/v1/health', async () => {
+    await pool.query('select 1');
+    return { status: 'ok' };
+  });
+
+  server.get('/v1/families', async () => ({ families: await director.families() }));
+
+  server.post('/v1/families', { schema: { body: familyRequest } }, async (request, reply): Promise<FamilyAnswer> => {
+    const { family, content } = await initialiseFamily(ports, request.body);
+    reply.code(201);
+    return {
+      family,
+      contentVersion: content.contentVersion,
+      engines: content.artefacts.map((artefact) => artefact.engine),
+    };
+  });
+
+  server.post('/v1/releases', { schema: { body: releaseRequest } }, async (request, reply) => {
+    const started = await startRelease(ports, request.body);
+    log('info', started, 'release started');
+    reply.code(201);
+    return started;
+  });
+
+  server.get('/v1/releases', { schema: { querystring: releaseQuery } }, async (request): Promise<ReleasesAnswer> => {
+    const { family, phase, limit } = request.query;
+    return { releases: await listReleases(pool, { family, phases: phasesOf(phase), limit }) };
+  });
+
+  server.get('/v1/releases/:id', { schema: { params: idOf } }, async (request): Promise<ReleaseAnswer> => {
+    const { id } = request.params;
+    const row = await readRelease(pool, id);
+    if (row === null) throw missing(id);
+    const { state } = row;
+    const current = await director.read(state.family).catch(() => null);
+    const path = `/namespaces/${temporalUi?.namespace}/workflows/${encodeURIComponent(releaseWorkflowId(id))}`;
+    return {
+      release: state,
+      workflowUrl: temporalUi && `${temporalUi.url}${path}`,
+      quarantined: (await readQuarantine(pool, id)).length,
+      director: current && {
+        mode: current.document.mode,
+        directorVersion: current.document.directorVersion,
+        expiresAt: current.expiresAt,
+        stopped: current.stopped,
+      },
+    };
+  });
+
+  for (const kind of commandKinds) {
+    const path = `/v1/releases/:id/${kind}`;
+    const note = async (answer: Promise<CommandAnswer>): Promise<CommandAnswer> => {
+      const done = await answer;
+      log('info', { ...done, kind }, 'a person asked, and it was done');
+      return done;
+    };
+    if (kind === 'approve') {
+      server.post(path, { schema: { params: idOf, body: approveRequest } }, (request) =>
+        note(commandRelease(ports, request.params.id, { kind, ...request.body })),
+      );
+    } else {
+      server.post(path, { schema: { params: idOf, body: commandRequest } }, (request) =>
+        note(commandRelease(ports, request.params.id, { kind, ...request.body })),
+      );
+    }
+  }
+
+  const inventory = createInventory(pool);
+  server.get('/v1/fleet', async (): Promise<FleetAnswer> => {
+    const devices = await inventory.devices();
+    const segments = new Map<string, FleetAnswer['segments'][number] & { contentVersions: Record<string, number> }>();
+    for (const { engine, failMode, contentVersion } of devices) {
+      const id = engineId(engine);
+      const segment = segmentKey(id, failMode);
+      const known = segments.get(segment) ?? { segment, engine: id, failMode, devices: 0, contentVersions: {} };
+      known.contentVersions[contentVersion] = (known.contentVersions[contentVersion] ?? 0) + 1;
+      segments.set(segment, { ...known, devices: known.devices + 1 });
+    }
+    return {
+      devices: devices.length,
+      segments: [...segments.values()].sort((a, b) => (a.segment < b.segment ? -1 : 1)),
+    };
+  });
+
+  const url = await server.listen({ host: '127.0.0.1', port: options.port });
+  return { url, stop: () => server.close() };
+};
+
+const statusOf: readonly (readonly [RegExp, number, string])[] = [
+  [/^SRP_INPUT_/, 400, 'the request cannot be used'],
+  [/^SRP_RULE_/, 409, 'a rule forbids it'],
+  [/^SRP_MISSING_/, 404, 'not found'],
+  [/^SRP_DEP_/, 503, 'something that is needed does not answer'],
+];
+
+const toProblem = (code: string, detail: string): Problem => {
+  const [, status = 500, title = 'internal error'] = statusOf.find(([pattern]) => pattern.test(code)) ?? [];
+  return { type: 'about:blank', title, status, code, detail };
+};
+
+const problemOf = (error: FastifyError): Problem => {
+  if (error instanceof RefusedContent) {
+    return { ...toProblem(error.code, error.message), findings: error.findings };
+  }
+  if (error instanceof SigrelError) return toProblem(error.code, error.message);
+  if (error.validation) {
+    const places = error.validation.map((issue) => `${issue.instancePath.slice(1) || 'body'}: ${issue.message}`);
+    return toProblem('SRP_INPUT_REQUEST', places.join('; '));
+  }
+  if (error.code === 'FST_ERR_CTP_BODY_TOO_LARGE') {
+    return toProblem('SRP_INPUT_SIZE', `the request is larger than ${bodyLimit} bytes`);
+  }
+  if (error.statusCode !== undefined && error.statusCode < 500) return toProblem('SRP_INPUT_REQUEST', error.message);
+  const connection = /ECONNREFUSED|Connection terminated|timeout exceeded when trying to connect/.test(String(error));
+  return connection
+    ? toProblem('SRP_DEP_POSTGRES', `PostgreSQL does not answer: ${error.message}`)
+    : toProblem('SRP_BUG_INTERNAL', `${error.message} (see the log of the api)`);
+};
