@@ -29,6 +29,19 @@ export type DeviceReport = {
       };
 };
 
+/** Reports in one request to the gateway; one request becomes one write to the log. */
+export const reportsPerRequest = 2_000;
+
+/** The answer to one report. `acknowledgedUntil` (ms): until when the offer that the poll asked for may be taken. */
+export type ReportResult = {
+  readonly status: 'accepted' | 'duplicate' | 'rejected';
+  readonly acknowledgedUntil?: number;
+  readonly reason?: string;
+};
+
+/** `POST /v1/reports` answers with one result per report, in order. */
+export type ReportsAnswer = { readonly results: readonly ReportResult[] };
+
 /** Written by sigrel itself into every partition, so that each partition knows the plan and closes its ticks when idle. */
 export type ControlRecord =
   | { readonly kind: 'clock' }

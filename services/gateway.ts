@@ -5,21 +5,11 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import Fastify from 'fastify';
 import { isNew, markSeen, nothingSeen, type Seen } from '../domain/sequence.ts';
-import type { DeviceReport } from '../domain/telemetry.ts';
+import type { DeviceReport, ReportResult, ReportsAnswer } from '../domain/telemetry.ts';
 import { checkReport, deviceKey } from '../infra/device-auth.ts';
 import type { Log } from '../infra/kafka/client.ts';
 import type { GatewayLog, RefusedReport } from '../infra/kafka/telemetry-log.ts';
 import { firstIssue, requestSchema, signedReportSchema } from './report-schema.ts';
-
-/** The answer to one report. `acknowledgedUntil` (ms): until when the offer that the poll asked for may be taken. */
-export type ReportResult = {
-  readonly status: 'accepted' | 'duplicate' | 'rejected';
-  readonly acknowledgedUntil?: number;
-  readonly reason?: string;
-};
-
-/** `POST /v1/reports` answers with one result per report, in order. */
-export type ReportsAnswer = { readonly results: readonly ReportResult[] };
 
 export type Gateway = { readonly url: string; stop(): Promise<void> };
 

@@ -1,6 +1,6 @@
 /** What a device may send: checked here and nowhere behind the gateway. */
 import { z } from 'zod';
-import type { DeviceReport } from '../domain/telemetry.ts';
+import { type DeviceReport, reportsPerRequest } from '../domain/telemetry.ts';
 
 const count = z.number().int().min(0);
 const identifier = z
@@ -41,9 +41,6 @@ export const signedReportSchema = z.strictObject({
   ]),
   mac: z.string().regex(/^[0-9a-f]{64}$/, 'expected 64 hex digits'),
 }) satisfies z.ZodType<DeviceReport & { mac: string }>;
-
-/** Reports in one request; one request becomes one write to the log. */
-export const reportsPerRequest = 2_000;
 
 export const requestSchema = z.strictObject({ reports: z.array(z.unknown()).min(1).max(reportsPerRequest) });
 

@@ -1,8 +1,7 @@
 /** Scripted devices that talk to a gateway over HTTP, each with its own key and sequence. */
 import type { EngineBuild, FailMode } from '../../domain/release.ts';
-import type { DeviceReport } from '../../domain/telemetry.ts';
+import type { DeviceReport, ReportResult } from '../../domain/telemetry.ts';
 import { deviceKey, signReport } from '../../infra/device-auth.ts';
-import type { ReportResult } from '../../services/gateway.ts';
 
 type Body = DeviceReport['body'];
 

@@ -1,0 +1,245 @@
+/**
+ * A fleet on one machine. Every device has its own key, phase and state; what costs CPU is shared: a repository state is
+ * verified once by one TUF client (some devices have a client of their own), content is tried once per engine and traffic.
+ */
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { SigrelError } from '../../domain/errors.ts';
+import { engineId } from '../../domain/release.ts';
+import { type ReportResult, type ReportsAnswer, reportsPerRequest } from '../../domain/telemetry.ts';
+import { deviceKey } from '../../infra/device-auth.ts';
+import type { Pack } from '../../infra/engines/packs.ts';
+import { createEngineRunner } from '../../infra/engines/runner.ts';
+import { openRepository, type Poll, type RepositoryClient } from '../../infra/tuf/client.ts';
+import { beat, type Device, failUpdate, install, mayInstall, newDevice, type SignedReport } from '../device/cycle.ts';
+import { createTrials } from '../device/trial.ts';
+import type { FleetFile } from './fleet-file.ts';
+
+export type Simulator = {
+  readonly devices: readonly Device[];
+  /** Resolves when every device has been heard by the gateway at least once since the start. */
+  readonly enrolled: Promise<void>;
+  stop(): Promise<void>;
+};
+
+export type SimulatorOptions = {
+  readonly fleet: FleetFile;
+  readonly packs: readonly Pack[];
+  readonly fleetKey: Uint8Array;
+  readonly family: string;
+  readonly gatewayUrl: string;
+  readonly repositoryUrl: string;
+  /** The first root metadata, as devices are shipped with it. */
+  readonly trustedRoot: Uint8Array;
+  /** For the clients' metadata. */
+  readonly dir: string;
+  readonly heartbeatMs: number;
+  /** Devices with a TUF client of their own. */
+  readonly ownClients: number;
+};
+
+/** Devices that act together, one group after the other within a heartbeat. */
+const groups = 20;
+
+export const startSimulator = async (options: SimulatorOptions): Promise<Simulator> => {
+  const { fleet, packs, heartbeatMs, ownClients } = options;
+  const devices = makeDevices(fleet, packs, options.fleetKey);
+  const trials = createTrials(createEngineRunner(packs), fleet.captures);
+  const clients = await openClients(options, devices.slice(0, ownClients));
+  const poll = pollOnce(await openClient(options, 'shared'), options);
+  const stopping = new AbortController();
+  const heard = new Set<string>();
+  let allHeard = () => {};
+  const enrolled = new Promise<void>((resolve) => {
+    allHeard = resolve;
+  });
+
+  const look = (device: Device): Promise<Poll> => clients.get(device.deviceId)?.poll(options.family) ?? poll();
+
+  const installOn = async (device: Device, found: Extract<Poll, { kind: 'document' }>, wants: Wants) => {
+    const { content } = wants;
+    const artefact = content.artefacts.find((one) => one.engine === engineId(device.engine));
+    if (!artefact) return [];
+    try {
+      const fetchRules = () => found.fetchArtefact(artefact);
+      // A device with a client of its own fetches and verifies for itself, whatever others have found out.
+      if (clients.has(device.deviceId)) await fetchRules();
+      const trial = await trials(device.engine, artefact.sha256, fetchRules, device.profile);
+      return install(device, content, trial);
+    } catch (error) {
+      return failUpdate(device, content, (error instanceof Error ? error.message : String(error)).slice(0, 400));
+    }
+  };
+
+  const cycle = async (group: readonly Device[]): Promise<void> => {
+    const found = await Promise.all(group.map(look));
+    const heartbeats = group.map((device, index) => {
+      const seen = found[index];
+      return beat(device, seen?.kind === 'document' && seen.expiresAt > Date.now() ? seen.document : null);
+    });
+    const answers = await send(
+      options.gatewayUrl,
+      heartbeats.map((heartbeat) => heartbeat.reports),
+    );
+    if (answers === null) {
+      // What is not a poll must not be lost; the next heartbeat brings a poll of its own.
+      for (const [index, { reports }] of heartbeats.entries()) keep(group[index], reports.slice(0, -1));
+      return;
+    }
+    if (heard.size < devices.length) {
+      for (const device of group) heard.add(device.deviceId);
+      if (heard.size === devices.length) allHeard();
+    }
+    const now = Date.now();
+    const said: (readonly SignedReport[])[] = [];
+    const installers: Device[] = [];
+    for (const [index, device] of group.entries()) {
+      const seen = found[index];
+      const wants = heartbeats[index]?.wants;
+      const answer = answers[index]?.at(-1);
+      if (seen?.kind !== 'document' || !wants || !answer || !mayInstall(wants, answer, seen.expiresAt, now)) continue;
+      installers.push(device);
+      said.push(await installOn(device, seen, wants));
+    }
+    if (installers.length > 0 && (await send(options.gatewayUrl, said)) === null) {
+      for (const [index, device] of installers.entries()) keep(device, said[index] ?? []);
+    }
+  };
+
+  const started = Date.now();
+  const run = async (group: readonly Device[], index: number): Promise<void> => {
+    const phase = (index * heartbeatMs) / groups;
+    for (let round = 0; !stopping.signal.aborted; ) {
+      const wait = started + phase + round * heartbeatMs - Date.now();
+      await sleep(Math.max(0, wait), undefined, { signal: stopping.signal }).catch(() => {});
+      if (stopping.signal.aborted) return;
+      await cycle(group);
+      // A round that took longer than a heartbeat (a machine that was asleep) is not made up for.
+      round = Math.max(round + 1, Math.floor((Date.now() - started - phase) / heartbeatMs));
+    }
+  };
+  const running = Array.from({ length: groups }, (_, index) =>
+    run(
+      devices.filter((_, at) => at % groups === index),
+      index,
+    ),
+  );
+  return {
+    devices,
+    enrolled,
+    stop: async () => {
+      stopping.abort();
+      await Promise.all(running);
+    },
+  };
+};
+
+type Wants = NonNullable<ReturnType<typeof beat>['wants']>;
+
+const keep = (device: Device | undefined, reports: readonly SignedReport[]): void => {
+  if (device) device.outbox = [...device.outbox, ...reports].slice(-50);
+};
+
+/** Unevenly over the segments as the file says; the profiles are spread evenly over every segment. */
+const makeDevices = (fleet: FleetFile, packs: readonly Pack[], fleetKey: Uint8Array): readonly Device[] => {
+  const packOf = (name: string): Pack => {
+    const pack = packs.find(({ wanted, build }) => wanted === name || build.version === name);
+    if (pack) return pack;
+    const known = packs.map(({ wanted }) => wanted).join(', ');
+    throw new SigrelError('SRP_INPUT_FLEET', `segments: there is no engine "${name}"; known are ${known}`);
+  };
+  const segments = fleet.segments.map((segment) => ({ ...segment, pack: packOf(segment.engine) }));
+  const pick = <T extends { readonly share: number }>(list: readonly T[], at: number): T => {
+    let sum = 0;
+    const found = list.find((one) => {
+      sum += one.share;
+      return at < sum;
+    });
+    return (found ?? list.at(-1)) as T; // lists are not empty: the file was checked
+  };
+  const goldenRatio = 0.6180339887498949;
+  return Array.from({ length: fleet.devices }, (_, index) => {
+    const deviceId = `device-${String(index + 1).padStart(5, '0')}`;
+    const segment = pick(segments, (index + 0.5) / fleet.devices);
+    const profile = pick(fleet.profiles, (index * goldenRatio) % 1).name;
+    const key = deviceKey(fleetKey, deviceId);
+    return newDevice({ deviceId, engine: segment.pack.build, failMode: segment.failMode, profile, key });
+  });
+};
+
+const openClient = (options: SimulatorOptions, name: string): Promise<RepositoryClient> =>
+  openRepository({
+    baseUrl: options.repositoryUrl,
+    dir: join(options.dir, name),
+    trustedRoot: options.trustedRoot,
+  });
+
+const openClients = async (
+  options: SimulatorOptions,
+  devices: readonly Device[],
+): Promise<ReadonlyMap<string, RepositoryClient>> =>
+  new Map(
+    await Promise.all(
+      devices.map(
+        async ({ deviceId }): Promise<[string, RepositoryClient]> => [deviceId, await openClient(options, deviceId)],
+      ),
+    ),
+  );
+
+/** One look at a time; while the timestamp is the same bytes, so is all that it signs for. */
+const pollOnce = (client: RepositoryClient, options: SimulatorOptions): (() => Promise<Poll>) => {
+  let timestamp = '';
+  let last: Poll | null = null;
+  let running: Promise<Poll> | null = null;
+  const look = async (): Promise<Poll> => {
+    try {
+      const response = await fetch(`${options.repositoryUrl}/metadata/timestamp.json`);
+      const bytes = await response.text();
+      if (last?.kind === 'document' && bytes === timestamp) return last;
+      timestamp = bytes;
+    } catch (error) {
+      return { kind: 'no-offer', why: error instanceof Error ? error.message : String(error) };
+    }
+    last = await client.poll(options.family);
+    return last;
+  };
+  return () => {
+    running ??= look().finally(() => {
+      running = null;
+    });
+    return running;
+  };
+};
+
+/** Sends the reports of each device; answers in the same places. null: not taken, to be said again. */
+const send = async (
+  gatewayUrl: string,
+  byDevice: readonly (readonly SignedReport[])[],
+): Promise<readonly (readonly ReportResult[])[] | null> => {
+  const reports = byDevice.flat();
+  const results: ReportResult[] = [];
+  for (let at = 0; at < reports.length; at += reportsPerRequest) {
+    try {
+      const response = await fetch(`${gatewayUrl}/v1/reports`, {
+        method: 'POST',
+        headers: { 'content-type': 'application/json' },
+        body: JSON.stringify({ reports: reports.slice(at, at + reportsPerRequest) }),
+        signal: AbortSignal.timeout(10_000),
+      });
+      if (!response.ok) return null;
+      results.push(...((await response.json()) as ReportsAnswer).results);
+    } catch {
+      return null;
+    }
+  }
+  let at = 0;
+  return byDevice.map((own) => {
+    at += own.length;
+    return results.slice(at - own.length, at);
+  });
+};
+
+/** The root metadata that devices are shipped with. */
+export const readTrustedRoot = (storeDir: string): Promise<Uint8Array> =>
+  readFile(join(storeDir, 'repository', 'metadata', '1.root.json'));
