@@ -4,8 +4,9 @@ import { SigrelError } from '../domain/errors.ts';
 import { type BucketOf, planStages } from '../domain/exposure.ts';
 import type { RolloutPolicy } from '../domain/policy.ts';
 import type { DirectorStore, EvidenceReader, Inventory, TelemetryLog } from '../domain/ports.ts';
-import { type Counts, engineId, type SegmentCounts, segmentKey } from '../domain/release.ts';
+import { engineId, segmentKey } from '../domain/release.ts';
 import { assessStage, isStale } from '../domain/stage-rule.ts';
+import { total } from '../domain/timeline.ts';
 import type { RolloutActivities } from './contract.ts';
 import { steadyExpiryMs } from './halt.ts';
 
@@ -130,6 +131,3 @@ export const createRolloutActivities = (ports: RolloutPorts): RolloutActivities 
     }
   },
 });
-
-const total = (counts: Counts, field: keyof SegmentCounts): number =>
-  Object.values(counts).reduce((sum, segment) => sum + segment[field], 0);

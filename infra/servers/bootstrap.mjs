@@ -1,6 +1,6 @@
 // Runs before any dependency is there: on the system's Node >= 20, with Node's own modules only.
 // Installs the dependencies when the lockfile changed, finds a Node >= 24, and starts the real program with it.
-import { spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
@@ -16,6 +16,7 @@ const rooms = ['domain', 'events', 'workflows', 'activities', 'infra', 'services
 
 /** What each npm script runs, in order, once dependencies and Node 24 are there. Further arguments go to the last one. */
 const programs = {
+  cli: [[join(root, 'apps/cli/main.ts')]],
   demo: [['apps/cli/main.ts', 'demo']],
   bench: [['test/bench/main.ts']],
   test: [['test/run.ts']],
@@ -65,8 +66,26 @@ const steps = programs[name];
 if (!steps) fail(`unknown program "${name}"; expected one of ${Object.keys(programs).join(', ')}`);
 installDependencies();
 const node = findNode();
+
+/** Signals reach the program (Ctrl-C by the terminal, SIGTERM from here); we end when it has ended. */
+function run(args) {
+  return new Promise((resolve) => {
+    // Paths that a person gives to the command line are theirs; everything else works on the checkout.
+    const child = spawn(node, args, { cwd: name === 'cli' ? process.cwd() : root, stdio: 'inherit' });
+    const forward = () => child.kill('SIGTERM');
+    const ignore = () => {};
+    process.on('SIGTERM', forward);
+    process.on('SIGINT', ignore);
+    child.on('error', (error) => fail(`${node} could not be started: ${error.message}`));
+    child.on('close', (code, signal) => {
+      process.off('SIGTERM', forward);
+      process.off('SIGINT', ignore);
+      resolve(signal ? 1 : (code ?? 1));
+    });
+  });
+}
+
 for (const [index, step] of steps.entries()) {
-  const more = index === steps.length - 1 ? args : [];
-  const run = spawnSync(node, [...step, ...more], { cwd: root, stdio: 'inherit' });
-  if (run.status !== 0) process.exit(run.status ?? 1);
+  const code = await run([...step, ...(index === steps.length - 1 ? args : [])]);
+  if (code !== 0) process.exit(code);
 }

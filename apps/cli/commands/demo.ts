@@ -1,0 +1,273 @@
+/** `sigrel demo`: three releases on real servers and real engines, and what came of them as Kafka has it. */
+import { mkdir, rm, writeFile } from 'node:fs/promises';
+import { join, relative } from 'node:path';
+import type { Command } from 'commander';
+import { writePostmortem } from '../../../domain/postmortem.ts';
+import { foldEvents, type ReleaseState } from '../../../domain/release-state.ts';
+import { duration, firstFault, total } from '../../../domain/timeline.ts';
+import type { StoredEvent } from '../../../events/catalogue.ts';
+import type { Config } from '../../../infra/config.ts';
+import { discardServers, readServers } from '../../../infra/servers/local.ts';
+import { type Progress, stderrProgress } from '../../../infra/servers/progress.ts';
+import type { FamilyAnswer, ReleaseStarted } from '../../../services/api/contract.ts';
+import type { Simulator } from '../../simulator/simulator.ts';
+import { bundleFolder } from '../content.ts';
+import { checkout, openApi, openConfig, readStream } from '../context.ts';
+import type { Global } from '../global.ts';
+import { note, out, paint, table, wrap } from '../output.ts';
+import { paintPhase } from '../view.ts';
+import { createLiveView, watchRelease } from '../watch.ts';
+import { simulateFleet } from './fleet.ts';
+import { bringDown, bringUp } from './servers.ts';
+
+const examples = join(checkout, 'examples');
+const policyFile = join(examples, 'demo', 'policy.yaml');
+const heartbeatMs = 2_000;
+/** Far longer than any story takes: a demo that hangs ends with an error. */
+const storyTimeoutMs = 180_000;
+
+/** What a story must have come to, judged by its events alone. `ok` false: the sentence says what was expected. */
+type Check = { readonly ok: boolean; readonly expected: string };
+
+type Story = {
+  readonly folder: string;
+  readonly title: string;
+  readonly text: string;
+  readonly checks: (events: readonly StoredEvent[], state: ReleaseState) => readonly Check[];
+  /** What the summary says about it. */
+  readonly result: (events: readonly StoredEvent[], state: ReleaseState) => string;
+};
+
+const has = (events: readonly StoredEvent[], type: StoredEvent['type']): boolean =>
+  events.some((event) => event.type === type);
+
+const stories: readonly Story[] = [
+  {
+    folder: 'good',
+    title: 'A good release',
+    text: 'Two new rules that fit every engine of the field. Every stage has to earn the next one.',
+    checks: (events, state) => [
+      { ok: state.phase === 'completed', expected: 'the release is completed' },
+      {
+        ok: events.filter((event) => event.type === 'StagePassed').length === state.policy.stages.length,
+        expected: 'every stage passed',
+      },
+      { ok: !has(events, 'RegressionDetected'), expected: 'the judge found nothing' },
+      {
+        ok:
+          total(state.counts, 'harmed') === 0 &&
+          total(state.counts, 'installed') >= 0.9 * total(state.counts, 'enrolled'),
+        expected: 'the fleet runs it and nobody was harmed',
+      },
+    ],
+    result: (_events, { counts }) =>
+      `${total(counts, 'installed')} of ${total(counts, 'enrolled')} devices run it, ${total(counts, 'harmed')} harmed`,
+  },
+  {
+    folder: 'astaro',
+    title: 'A release that does not fit an engine in the field',
+    text: 'One rule uses a keyword that only the newest Suricata knows: the fault that stopped the traffic of every Astaro customer in 2010. The matrix has to stop it.',
+    checks: (events, state) => [
+      { ok: state.phase === 'blocked', expected: 'the release is blocked' },
+      { ok: has(events, 'MatrixFailed'), expected: 'the matrix failed' },
+      {
+        ok: state.matrix?.results.some((one) => one.verdict === 'fail') === true,
+        expected: 'at least one cell is red',
+      },
+      {
+        ok: state.matrix?.results.some((one) => one.verdict === 'pass') === true,
+        expected: 'the newest engine takes it',
+      },
+      {
+        ok: !has(events, 'StageOpened') && !has(events, 'ManifestPublished'),
+        expected: 'no device was offered anything',
+      },
+    ],
+    result: (_events, state) => {
+      const red = state.matrix?.results.filter((one) => one.verdict !== 'pass') ?? [];
+      return `${red.length} of ${state.matrix?.cells.length} cells red, 0 devices offered`;
+    },
+  },
+  {
+    folder: 'blocks-field',
+    title: 'A release that passes every test and blocks legitimate traffic in the field',
+    text: 'Every engine takes it and every vector passes, but on three of ten devices it drops what customers need. The devices’ own reports have to stop it.',
+    checks: (events, state) => [
+      { ok: state.phase === 'halted', expected: 'the release is halted' },
+      { ok: has(events, 'MatrixPassed'), expected: 'every cell of the matrix passed' },
+      { ok: state.halt?.by === 'judge', expected: 'the judge halted it' },
+      { ok: state.rollout?.stage === 0, expected: 'only the canary was opened' },
+      { ok: state.halt?.rollbackVersion !== null, expected: 'the previous content went out as a new version' },
+      { ok: total(state.counts, 'harmed') > 0, expected: 'harmed devices were counted' },
+      {
+        ok: total(state.counts, 'recovered') === total(state.counts, 'harmed') && state.halt?.recovered === true,
+        expected: 'every harmed device recovered by itself',
+      },
+    ],
+    result: (events, { counts }) => {
+      const freeze = freezeTime(events);
+      const devices = `${total(counts, 'offered')} offered, ${total(counts, 'harmed')} harmed, ${total(counts, 'recovered')} recovered`;
+      return `${devices}${freeze === null ? '' : `; frozen ${duration(freeze)} after the first harmful report`}`;
+    },
+  },
+];
+
+/** From the first harmful report to the frozen director document (ms); null when there was no halt. */
+const freezeTime = (events: readonly StoredEvent[]): number | null => {
+  const found = events.find((event) => event.type === 'RegressionDetected');
+  const frozen = events.find((event) => event.type === 'ExposureFrozen');
+  if (!found?.data.firstHarmAt || !frozen) return null;
+  return Math.max(0, frozen.data.frozenAt - found.data.firstHarmAt);
+};
+
+type Told = {
+  readonly story: Story;
+  readonly releaseId: string;
+  readonly events: readonly StoredEvent[];
+  readonly state: ReleaseState;
+  readonly failed: readonly string[];
+};
+
+const tell = async (config: Config, story: Story): Promise<Told> => {
+  out(`\n${paint('bold', story.title)}`);
+  out(wrap(story.text, '  '));
+  const api = openApi(config);
+  const bundle = await bundleFolder(join(examples, 'releases', story.folder), policyFile);
+  const releaseId = `demo-${story.folder}`;
+  const started = await api.post<ReleaseStarted>('/releases', {
+    ...{ bundle, releaseId, requestedBy: 'demo', note: story.title.toLowerCase() },
+  });
+  const show = createLiveView(process.stdout, '  ');
+  const options = { timeoutMs: storyTimeoutMs, justStarted: true, show };
+  const { ended } = await watchRelease(api, started.releaseId, options);
+  // From here on only what the log says counts.
+  const report = await readStream(config, releaseId);
+  const state = foldEvents(report.events);
+  if (state === null) throw new Error(`the log has no event of ${releaseId}`);
+  const failed = [
+    ...(ended ? [] : [`it ends within ${duration(storyTimeoutMs)}`]),
+    ...(report.ok ? [] : ['its log is whole']),
+    ...story.checks(report.events, state).flatMap((check) => (check.ok ? [] : [check.expected])),
+  ];
+  if (story.folder === 'astaro') sayRedCells(state);
+  out(
+    `  ${failed.length === 0 ? paint('green', 'as told') : paint('red', 'NOT as told')}: ${story.result(report.events, state)}`,
+  );
+  for (const expected of failed) out(paint('red', `    expected: ${expected}`));
+  return { story, releaseId, events: report.events, state, failed };
+};
+
+const sayRedCells = (state: ReleaseState): void => {
+  for (const result of state.matrix?.results ?? []) {
+    if (result.verdict === 'pass') continue;
+    out(`  ${paint('red', result.cellId)}`);
+    out(wrap(firstFault(result), '    '));
+  }
+};
+
+export const addDemoCommand = (program: Command, global: Global): void => {
+  program
+    .command('demo')
+    .description('three releases on real servers and real engines: one good, one blocked, one halted')
+    .option('--keep', 'leave everything running at the end')
+    .addHelpText('after', '\nExample:\n  $ npm run demo -- --keep')
+    .action(async (options: { keep?: boolean }) => {
+      const stateDir = join(global.config().stateDir, 'demo');
+      const config = openConfig(stateDir);
+      const code = await runDemo(config, { keep: options.keep === true, progress: stderrProgress() });
+      if (code !== 0) global.exitWith(code);
+    });
+};
+
+const runDemo = async (
+  config: Config,
+  { keep, progress }: { readonly keep: boolean; readonly progress: Progress },
+): Promise<number> => {
+  const started = Date.now();
+  let simulator: Simulator | null = null;
+  let busy: Promise<unknown> = Promise.resolve();
+  const stop = async (): Promise<void> => {
+    await simulator?.stop();
+    await bringDown(config);
+  };
+  const interrupted = async (): Promise<void> => {
+    note('\ninterrupted: stopping what was started ...');
+    // What is being started is not recorded yet: it could not be found to be stopped.
+    await Promise.race([busy.catch(() => {}), new Promise((resolve) => setTimeout(resolve, 20_000).unref())]);
+    await stop();
+    process.exit(130);
+  };
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => void interrupted());
+
+  out(paint('bold', 'sigrel demo: three releases on real Temporal, Kafka, PostgreSQL and Suricata'));
+  const during = <T>(work: Promise<T>): Promise<T> => {
+    busy = work;
+    return work;
+  };
+  try {
+    await during(discard(config));
+    await during(bringUp(config, progress));
+    const bundle = await bundleFolder(join(examples, 'families', 'ips'), undefined);
+    const family = await openApi(config).post<FamilyAnswer>('/families', { bundle });
+    const file = join(examples, 'demo', 'fleet.yaml');
+    simulator = await simulateFleet(config, { file, family: family.family, heartbeatMs, progress });
+    const segments = new Set(simulator.devices.map(({ engine, failMode }) => `${engine.version} ${failMode}`));
+    out(
+      `${simulator.devices.length} devices in ${segments.size} segments run content 1 on ${family.engines.join(', ')}`,
+    );
+
+    const told: Told[] = [];
+    for (const story of stories) told.push(await tell(config, story));
+
+    const file_ = join(config.stateDir, 'postmortem-demo-blocks-field.md');
+    const halted = told.at(-1);
+    if (halted) await writeFile(file_, writePostmortem(halted.events));
+    summarise(config, told, { keep, postmortem: file_, started });
+    return told.every(({ failed }) => failed.length === 0) ? 0 : 1;
+  } finally {
+    if (keep) {
+      note('still running; the simulated devices stop now: "sigrel fleet simulate" starts them again');
+      await simulator?.stop();
+    } else await during(stop());
+  }
+};
+
+/** What an earlier demo left: processes, data, keys. Logs of servers go with them. */
+const discard = async (config: Config): Promise<void> => {
+  await bringDown(config);
+  await discardServers(config.stateDir);
+  await rm(config.stateDir, { recursive: true, force: true });
+  await mkdir(config.stateDir, { recursive: true });
+};
+
+const summarise = (
+  config: Config,
+  told: readonly Told[],
+  more: { readonly keep: boolean; readonly postmortem: string; readonly started: number },
+): void => {
+  const columns = ['release', 'phase', 'events', 'time', 'outcome as Kafka has it'].map((name) => ({
+    name,
+    right: name === 'events' || name === 'time',
+  }));
+  const rows = told.map(({ releaseId, state, events, story, failed }) => [
+    releaseId,
+    paintPhase(state.phase),
+    String(events.length),
+    duration(Date.parse(state.changedAt) - Date.parse(state.startedAt)),
+    `${failed.length === 0 ? '' : 'NOT AS TOLD: '}${story.result(events, state)}`,
+  ]);
+  const flag = `--state ${relative(process.cwd(), config.stateDir) || '.'}`;
+  const ui = readServers(config.stateDir).temporal?.uiUrl;
+  out(`\n${paint('bold', 'Summary')} (${duration(Date.now() - more.started)})`);
+  out(table(columns, rows));
+  out(`\npostmortem of the halted release: ${relative(process.cwd(), more.postmortem)}`);
+  if (!more.keep) out(`\nIts data are kept. To look deeper, start its servers again:\n  ./sigrel ${flag} up --detach`);
+  out(`\nLook deeper:`);
+  out(`  ./sigrel ${flag} timeline demo-blocks-field`);
+  out(`  ./sigrel ${flag} replay demo-blocks-field --at 18`);
+  out(`  ./sigrel ${flag} matrix show demo-astaro`);
+  out(`  ./sigrel ${flag} release get demo-good`);
+  out(`  ./sigrel ${flag} verify demo-good`);
+  if (more.keep && ui) out(`  ${ui}   Temporal Web UI`);
+  out(`  ./sigrel ${flag} ${more.keep ? 'down      stops it' : 'down'}`);
+};

@@ -1,0 +1,288 @@
+/** `sigrel family`, `sigrel release`, `sigrel matrix`. */
+import { userInfo } from 'node:os';
+import { type Command, InvalidArgumentError } from 'commander';
+import { SigrelError } from '../../../domain/errors.ts';
+import type { ReleaseState } from '../../../domain/release-state.ts';
+import { duration, firstFault, plural, total } from '../../../domain/timeline.ts';
+import type {
+  CommandAnswer,
+  FamilyAnswer,
+  ReleaseAnswer,
+  ReleaseRequest,
+  ReleaseStarted,
+  ReleasesAnswer,
+} from '../../../services/api/contract.ts';
+import { bundleFolder } from '../content.ts';
+import type { Global } from '../global.ts';
+import { note, out, outJson, paint, table, wrap } from '../output.ts';
+import { exitCodeOf, paintPhase, renderRelease, statusLine } from '../view.ts';
+import { createLiveView, watchRelease } from '../watch.ts';
+
+const defaultBy = (): string => process.env.SIGREL_USER ?? userInfo().username;
+
+const units = { s: 1_000, m: 60_000, h: 3_600_000 } as const;
+const parseTimeout = (text: string): number => {
+  const match = /^(\d+)(s|m|h)$/.exec(text);
+  if (!match) throw new InvalidArgumentError('expected a time like 90s, 10m or 2h');
+  return Number(match[1]) * units[match[2] as keyof typeof units];
+};
+
+export const addReleaseCommands = (program: Command, global: Global): void => {
+  const family = program.command('family').description('families of content');
+  family
+    .command('init')
+    .argument('<folder>', 'a family: family.yaml, policy.yaml, rules/, vectors.yaml, vectors/, controls/')
+    .description('create a family with this content as its baseline, for every engine there is')
+    .option('--json', 'for programs')
+    .addHelpText('after', '\nExample:\n  $ sigrel family init examples/families/ips')
+    .action(async (folder: string, options: { json?: boolean }) => {
+      const bundle = await bundleFolder(folder, undefined);
+      const answer = await global.api().post<FamilyAnswer>('/families', { bundle });
+      if (options.json) return outJson(answer);
+      out(`family ${answer.family} is there, content ${answer.contentVersion} for ${answer.engines.join(', ')}`);
+    });
+  family
+    .command('list')
+    .description('families that were initialised')
+    .option('--json', 'for programs')
+    .addHelpText('after', '\nExample:\n  $ sigrel family list')
+    .action(async (options: { json?: boolean }) => {
+      const answer = await global.api().get<{ families: readonly string[] }>('/families');
+      if (options.json) return outJson(answer);
+      out(answer.families.length === 0 ? 'no family yet: sigrel family init FOLDER' : answer.families.join('\n'));
+    });
+
+  const release = program.command('release').description('releases: start, watch, steer');
+  addStart(release, global);
+  addReading(release, global);
+  addSteering(release, global);
+  addMatrix(program, global);
+};
+
+const addStart = (release: Command, global: Global): void => {
+  release
+    .command('start')
+    .argument('<folder>', 'the content to release')
+    .description('start a release of this content')
+    .option('--id <id>', 'id of the release; a second start with the same id starts nothing')
+    .option('--policy <file>', 'rollout policy to use instead of the content’s own policy.yaml')
+    .option('--note <text>', 'why, for people', '')
+    .option('--by <name>', 'who asks', defaultBy())
+    .option('-w, --watch', 'follow it until it ends')
+    .option('--timeout <time>', 'with --watch: give up waiting after this time', parseTimeout)
+    .option('--json', 'for programs')
+    .addHelpText(
+      'after',
+      '\nExample:\n  $ sigrel release start examples/releases/good --policy examples/demo/policy.yaml -w\n\nExit codes with --watch: 0 completed, 3 blocked, halted, failed or cancelled, 4 waited in vain.',
+    )
+    .action(async (folder: string, options: StartOptions) => {
+      const request: ReleaseRequest = {
+        bundle: await bundleFolder(folder, options.policy),
+        requestedBy: options.by,
+        note: options.note,
+        ...(options.id === undefined ? {} : { releaseId: options.id }),
+      };
+      const started = await global.api().post<ReleaseStarted>('/releases', request);
+      if (!options.watch) {
+        if (options.json) return outJson(started);
+        out(
+          `release ${started.releaseId} of ${started.family} is started; follow it with: sigrel release get -w ${started.releaseId}`,
+        );
+        return;
+      }
+      await follow(global, started.releaseId, { ...options, justStarted: true });
+    });
+};
+
+type StartOptions = {
+  readonly id?: string;
+  readonly policy?: string;
+  readonly note: string;
+  readonly by: string;
+  readonly watch?: boolean;
+  readonly timeout?: number;
+  readonly json?: boolean;
+};
+
+/** Watches to the end; the result goes to standard output, the view to standard error when that is for programs. */
+const follow = async (
+  global: Global,
+  releaseId: string,
+  options: { readonly timeout?: number; readonly json?: boolean; readonly justStarted: boolean },
+): Promise<void> => {
+  const show = options.json ? () => {} : createLiveView(process.stdout);
+  const timeoutMs = options.timeout ?? Number.POSITIVE_INFINITY;
+  const { justStarted } = options;
+  const { state, ended } = await watchRelease(global.api(), releaseId, { timeoutMs, justStarted, show });
+  if (options.json) outJson(state);
+  else if (state && !process.stdout.isTTY) out(renderRelease(state));
+  if (!ended) {
+    note(`release ${releaseId} has not ended after ${duration(timeoutMs)}; it goes on`);
+    return global.exitWith(4);
+  }
+  if (state) global.exitWith(exitCodeOf(state));
+};
+
+const addReading = (release: Command, global: Global): void => {
+  release
+    .command('list')
+    .description('releases, newest first')
+    .option('--family <name>', 'of this family only')
+    .option('--phase <phases>', 'open, ended, or phases with commas, e.g. halted,blocked')
+    .option('--limit <n>', 'at most so many', '50')
+    .option('--json', 'for programs')
+    .addHelpText('after', '\nExample:\n  $ sigrel release list --phase halted,blocked')
+    .action(async (options: { family?: string; phase?: string; limit: string; json?: boolean }) => {
+      const query = new URLSearchParams({ limit: options.limit });
+      if (options.family) query.set('family', options.family);
+      if (options.phase) query.set('phase', options.phase);
+      const { releases } = await global.api().get<ReleasesAnswer>(`/releases?${query}`);
+      if (options.json) return outJson({ releases });
+      if (releases.length === 0) return out('no release yet: sigrel release start FOLDER');
+      const columns = ['release', 'started', 'devices', 'harmed', 'phase'].map((name) => ({
+        name,
+        right: name === 'devices' || name === 'harmed',
+      }));
+      out(table(columns, releases.map(listRow)));
+    });
+
+  release
+    .command('get')
+    .argument('<id>', 'the release')
+    .description('everything about a release')
+    .option('-w, --watch', 'follow it until it ends')
+    .option('--timeout <time>', 'with --watch: give up waiting after this time', parseTimeout)
+    .option('--json', 'for programs')
+    .addHelpText(
+      'after',
+      '\nExample:\n  $ sigrel release get -w --timeout 10m ips-20261124-101500\n\nExit codes with --watch: 0 completed, 3 blocked, halted, failed or cancelled, 4 waited in vain.',
+    )
+    .action(async (id: string, options: { watch?: boolean; timeout?: number; json?: boolean }) => {
+      if (options.watch) return follow(global, id, { ...options, justStarted: false });
+      const answer = await global.api().get<ReleaseAnswer>(`/releases/${encodeURIComponent(id)}`);
+      if (options.json) return outJson(answer);
+      out(renderRelease(answer.release));
+      if (answer.workflowUrl) out(`\n  ${paint('dim', 'workflow')}  ${answer.workflowUrl}`);
+      if (answer.quarantined > 0) {
+        note(paint('red', `${plural(answer.quarantined, 'record')} of its log are no part of it: sigrel verify ${id}`));
+      }
+    });
+
+  release
+    .command('status')
+    .argument('<id>', 'the release')
+    .description('one line and an exit code: 0 under way or completed, 3 blocked, halted, failed or cancelled')
+    .option('--json', 'for programs')
+    .addHelpText('after', '\nExample:\n  $ sigrel release status ips-20261124-101500 || echo look at it')
+    .action(async (id: string, options: { json?: boolean }) => {
+      const { release: state } = await global.api().get<ReleaseAnswer>(`/releases/${encodeURIComponent(id)}`);
+      if (options.json) outJson({ releaseId: id, phase: state.phase, seq: state.seq, end: state.end });
+      else out(statusLine(state));
+      global.exitWith(exitCodeOf(state));
+    });
+};
+
+const listRow = (state: ReleaseState): string[] => [
+  state.releaseId,
+  state.startedAt.slice(0, 19).replace('T', ' '),
+  String(total(state.counts, 'installed')),
+  String(total(state.counts, 'harmed')),
+  `${paintPhase(state.phase)}${state.end && state.phase !== 'completed' ? `: ${state.end.reason}` : ''}`,
+];
+
+const steering = {
+  pause: 'stop the rollout where it is; nobody newly takes the release',
+  resume: 'go on after a pause, or after the judge held the release',
+  promote: 'do not wait for the minimum time of this stage; every other condition stands',
+  halt: 'stop the release for good and roll back who has it',
+  cancel: 'end a release that was not offered to anybody yet',
+} as const;
+
+const addSteering = (release: Command, global: Global): void => {
+  const told = (answer: CommandAnswer, json: boolean | undefined): void => {
+    if (json) outJson(answer);
+    else out(`done: release ${answer.releaseId} is ${answer.phase} (event ${answer.seq})`);
+  };
+  release
+    .command('approve')
+    .argument('<id>', 'the release')
+    .description('approve a release that waits for it; the requester cannot')
+    .option('--by <name>', 'who approves', defaultBy())
+    .option('--note <text>', 'for people', '')
+    .option('--json', 'for programs')
+    .addHelpText(
+      'after',
+      '\nExample:\n  $ sigrel release approve ips-20261124-101500 --by otto --note "matrix looked at"',
+    )
+    .action(async (id: string, options: { by: string; note: string; json?: boolean }) => {
+      const { by, note: text } = options;
+      const path = `/releases/${encodeURIComponent(id)}/approve`;
+      told(await global.api().post<CommandAnswer>(path, { by, note: text }), options.json);
+    });
+  for (const [kind, description] of Object.entries(steering)) {
+    release
+      .command(kind)
+      .argument('<id>', 'the release')
+      .description(description)
+      .requiredOption('--reason <text>', 'why; it stands in the log')
+      .option('--by <name>', 'who asks', defaultBy())
+      .option('--json', 'for programs')
+      .addHelpText('after', `\nExample:\n  $ sigrel release ${kind} ips-20261124-101500 --reason "customer reports"`)
+      .action(async (id: string, options: { by: string; reason: string; json?: boolean }) => {
+        if (options.reason.trim() === '') throw new SigrelError('SRP_INPUT_REASON', `${kind} needs a reason`);
+        const path = `/releases/${encodeURIComponent(id)}/${kind}`;
+        told(await global.api().post<CommandAnswer>(path, { by: options.by, reason: options.reason }), options.json);
+      });
+  }
+};
+
+const addMatrix = (program: Command, global: Global): void => {
+  const matrix = program.command('matrix').description('the test on every engine of the field');
+  matrix
+    .command('show')
+    .argument('<id>', 'the release')
+    .description('cells, gates and what the engines said')
+    .option('--json', 'for programs')
+    .addHelpText('after', '\nExample:\n  $ sigrel matrix show ips-20261124-101500')
+    .action(async (id: string, options: { json?: boolean }) => {
+      const { release: state } = await global.api().get<ReleaseAnswer>(`/releases/${encodeURIComponent(id)}`);
+      if (options.json) return outJson({ releaseId: id, matrix: state.matrix });
+      if (!state.matrix) return out(`release ${id} has no matrix: it is ${state.phase}`);
+      const { cells, results, fleetDevices, verdict } = state.matrix;
+      const columns = ['engine', 'mode', 'devices', 'rules', 'verdict', 'time', 'gates that did not pass'].map(
+        (name) => ({
+          name,
+          right: ['devices', 'rules', 'time'].includes(name),
+        }),
+      );
+      const rowsOf = cells.map((cell) => {
+        const result = results.find((one) => one.cellId === cell.cellId);
+        const red = result?.gates.filter((gate) => gate.verdict !== 'pass').map((gate) => gate.gate) ?? [];
+        const colour = result?.verdict === 'pass' ? 'green' : 'red';
+        return [
+          `${cell.engine.name} ${cell.engine.version}`,
+          cell.mode,
+          String(cell.devices),
+          result ? `${result.rulesLoaded ?? '-'} of ${result.rulesExpected}` : '',
+          result ? paint(colour, result.verdict) : paint('dim', 'not yet'),
+          result ? duration(result.wallMs) : '',
+          red.join(', '),
+        ];
+      });
+      out(`${plural(cells.length, 'cell')} for ${plural(fleetDevices, 'device')}: ${verdict}`);
+      out(table(columns, rowsOf));
+      for (const result of results.filter((one) => one.verdict !== 'pass')) {
+        out(`\n${paint('red', result.cellId)}: ${firstFault(result)}`);
+        for (const gate of result.gates.filter((one) => one.verdict !== 'pass')) {
+          for (const { rule, vector, file, line, words } of gate.details) {
+            const place = [
+              rule === undefined ? '' : `rule ${rule}`,
+              vector === undefined ? '' : `vector ${vector}`,
+              file === undefined ? '' : `${file}:${line ?? ''}`,
+            ].filter((part) => part !== '');
+            out(wrap(`${gate.gate}: ${place.length === 0 ? '' : `${place.join(', ')}: `}${words}`, '  '));
+          }
+        }
+      }
+    });
+};

@@ -1,0 +1,72 @@
+/** How the command line talks: results to standard output, everything else to standard error; colours only on a terminal. */
+import { styleText } from 'node:util';
+
+type Style = Parameters<typeof styleText>[0];
+
+/** `styleText` leaves colours out for NO_COLOR and for what is no terminal. */
+export const paint = (style: Style, text: string): string => styleText(style, text, { stream: process.stdout });
+
+export const out = (text: string): void => {
+  process.stdout.write(`${text}\n`);
+};
+export const note = (text: string): void => {
+  process.stderr.write(`${text}\n`);
+};
+export const outJson = (value: unknown): void => out(JSON.stringify(value, null, 2));
+
+/** Colours take no room: widths are those of what is seen. */
+// biome-ignore lint/suspicious/noControlCharactersInRegex: the escape sequences of colours
+const visible = (text: string): number => text.replaceAll(/\x1b\[[0-9;]*m/g, '').length;
+const pad = (text: string, width: number, right: boolean): string => {
+  const spaces = ' '.repeat(Math.max(0, width - visible(text)));
+  return right ? spaces + text : text + spaces;
+};
+
+export type Column = { readonly name: string; readonly right?: boolean };
+
+/** Columns as wide as their content, two blanks apart; the last one is cut so that a line fits `width`. */
+export const table = (columns: readonly Column[], rows: readonly (readonly string[])[], width = 100): string => {
+  const widths = columns.map(({ name }, index) =>
+    Math.max(visible(name), ...rows.map((row) => visible(row[index] ?? ''))),
+  );
+  const before = widths.slice(0, -1).reduce((sum, one) => sum + one + 2, 0);
+  const room = Math.max(10, width - before);
+  const line = (cells: readonly string[], style?: Style): string =>
+    cells
+      .map((cell, index) => {
+        const last = index === columns.length - 1;
+        const text = last && visible(cell) > room ? `${cell.slice(0, room - 1)}…` : cell;
+        const right = columns[index]?.right === true;
+        const padded =
+          last && !right ? text : pad(text, last ? Math.min(widths[index] ?? 0, room) : (widths[index] ?? 0), right);
+        return style ? paint(style, padded) : padded;
+      })
+      .join('  ')
+      .trimEnd();
+  return [
+    line(
+      columns.map((column) => column.name),
+      'dim',
+    ),
+    ...rows.map((row) => line(row)),
+  ].join('\n');
+};
+
+/** Words wrapped to lines of at most `width`, each after `indent`. */
+export const wrap = (text: string, indent: string, width = 100): string => {
+  const lines: string[] = [];
+  let line = '';
+  for (const word of text.split(/\s+/)) {
+    if (line !== '' && indent.length + line.length + 1 + word.length > width) {
+      lines.push(line);
+      line = word;
+    } else line = line === '' ? word : `${line} ${word}`;
+  }
+  return [...lines, line].map((one) => indent + one).join('\n');
+};
+
+/** Twenty characters that fill up. */
+export const bar = (share: number, width = 20): string => {
+  const full = Math.round(Math.min(1, Math.max(0, share)) * width);
+  return '█'.repeat(full) + '░'.repeat(width - full);
+};

@@ -1,0 +1,131 @@
+/** A release as people look at it: the same for `get`, `replay`, `-w` and the demo. */
+import { isTerminal, type Phase, type ReleaseState } from '../../domain/release-state.ts';
+import { describeVerdict, duration, firstFault, plural, total } from '../../domain/timeline.ts';
+import { bar, paint, table, wrap } from './output.ts';
+
+type Style = Parameters<typeof paint>[0];
+
+const styles: Readonly<Partial<Record<Phase, Style>>> = {
+  completed: 'green',
+  blocked: 'red',
+  halted: 'red',
+  failed: 'red',
+  cancelled: 'yellow',
+  halting: 'red',
+  held: 'yellow',
+  paused: 'yellow',
+};
+
+export const paintPhase = (phase: Phase): string => paint(styles[phase] ?? 'cyan', phase);
+
+/** 0: on its way or done; 3: it ended otherwise. */
+export const exitCodeOf = (state: ReleaseState): number => (isTerminal(state) && state.phase !== 'completed' ? 3 : 0);
+
+/** One line: phase, stage, exposure, devices. */
+export const statusLine = (state: ReleaseState): string => {
+  const { rollout, counts } = state;
+  const stage = rollout && rollout.stage >= 0 ? rollout.stages[rollout.stage] : undefined;
+  const parts = [paintPhase(state.phase)];
+  if (stage && rollout && !isTerminal(state)) {
+    parts.push(`stage ${rollout.stage + 1} of ${rollout.stages.length} (${stage.name})`);
+  }
+  if (total(counts, 'offered') > 0) {
+    parts.push(`${total(counts, 'installed')} installed`, `${total(counts, 'healthy')} healthy`);
+    if (total(counts, 'harmed') > 0) {
+      parts.push(paint('red', `${total(counts, 'harmed')} harmed`), `${total(counts, 'recovered')} recovered`);
+    }
+  }
+  if (state.end && state.phase !== 'completed') parts.push(state.end.reason);
+  return parts.join(' · ');
+};
+
+/** Everything about a release, in at most 100 columns. */
+export const renderRelease = (state: ReleaseState): string => {
+  const took = duration(Date.parse(state.end?.at ?? state.changedAt) - Date.parse(state.startedAt));
+  const facts: (readonly [string, string])[] = [
+    ['family', state.family],
+    ['requested', `by ${state.requestedBy} at ${state.startedAt}${state.note === '' ? '' : ` (${state.note})`}`],
+    ['phase', `${paintPhase(state.phase)}${state.end ? ` after ${took}: ${state.end.reason}` : ''}`],
+    ['events', String(state.seq)],
+  ];
+  if (state.build) {
+    const { contentVersion, rules, vectors, artefacts } = state.build;
+    const made = `${plural(rules, 'rule')}, ${plural(vectors, 'vector')}, ${plural(artefacts.length, 'engine')}`;
+    facts.push(['content', `${contentVersion}: ${made}`]);
+  }
+  if (state.matrix) {
+    const { cells, results, verdict } = state.matrix;
+    const green = results.filter((result) => result.verdict === 'pass').length;
+    facts.push(['matrix', `${verdict}: ${green} of ${plural(cells.length, 'cell')} green`]);
+  }
+  if (state.manifest) {
+    const { signatures, threshold, rollback } = state.manifest;
+    facts.push(['signed', `${signatures} of ${threshold} needed, with rollback ${rollback.contentVersion}`]);
+  }
+  if (state.approvals) {
+    const { needed, by } = state.approvals;
+    facts.push(['approvals', `${by.length} of ${needed}${by.length === 0 ? '' : `: ${by.join(', ')}`}`]);
+  }
+  if (state.hold) facts.push(['held', paint('yellow', state.hold.reason)]);
+  if (state.halt) {
+    const { by, reason, rollbackVersion, recovered } = state.halt;
+    facts.push(['halted', paint('red', `by ${by}: ${reason}`)]);
+    if (rollbackVersion !== null) {
+      const outcome = recovered === null ? '' : recovered ? ', every harmed device recovered' : ', not all recovered';
+      facts.push(['rollback', `content ${rollbackVersion}${outcome}`]);
+    }
+  }
+  const width = Math.max(...facts.map(([name]) => name.length));
+  const lines = [
+    paint('bold', state.releaseId),
+    ...facts.map(([name, value]) => `  ${paint('dim', name.padEnd(width))}  ${value}`),
+  ];
+  if (state.halt?.verdict) lines.push('', wrap(describeVerdict(state.halt.verdict), '  '));
+  const red = state.matrix?.results.filter((result) => result.verdict !== 'pass') ?? [];
+  for (const result of red) lines.push('', `  ${paint('red', result.cellId)}`, wrap(firstFault(result), '    '));
+  for (const finding of state.findings) {
+    const place = finding.file ? `${finding.file}${finding.line ? `:${finding.line}` : ''}: ` : '';
+    lines.push('', wrap(`${place}${finding.message}`, '  '));
+  }
+  if (state.rollout) lines.push('', renderStages(state), '', renderSegments(state));
+  const waiting = isTerminal(state) ? [] : (state.evidence?.waitingFor ?? []);
+  if (waiting.length > 0) lines.push('', ...waiting.map((finding) => `  waiting: ${finding.message}`));
+  return lines.join('\n');
+};
+
+const renderStages = (state: ReleaseState): string => {
+  const { rollout } = state;
+  if (!rollout) return '';
+  const fleet = Object.values(rollout.stages.at(-1)?.devices ?? {}).reduce((a, b) => a + b, 0);
+  return rollout.stages
+    .map((stage, index) => {
+      const devices = Object.values(stage.devices).reduce((a, b) => a + b, 0);
+      const open = index === rollout.stage && !isTerminal(state);
+      const word =
+        index < rollout.passed ? paint('green', 'passed') : open ? paint('cyan', state.phase) : stopped(state, index);
+      const share = fleet === 0 ? 0 : devices / fleet;
+      return `  ${String(index + 1)} ${stage.name.padEnd(10)} ${bar(share)} ${String(devices).padStart(6)} devices  ${word}`;
+    })
+    .join('\n');
+};
+
+const stopped = (state: ReleaseState, index: number): string =>
+  index === state.rollout?.stage ? paint(styles[state.phase] ?? 'dim', state.phase) : paint('dim', 'not opened');
+
+const renderSegments = (state: ReleaseState): string => {
+  const planned = state.rollout?.stages.at(-1)?.devices ?? {};
+  const fields = ['offered', 'installed', 'healthy', 'harmed', 'recovered'] as const;
+  const row = (segment: string): string[] => {
+    const counts = state.counts[segment];
+    const shown = fields.map((field) => {
+      const n = counts?.[field] ?? 0;
+      return field === 'harmed' && n > 0 ? paint('red', String(n)) : String(n);
+    });
+    return [segment, String(planned[segment] ?? 0), ...shown];
+  };
+  const columns = ['segment', 'devices', ...fields].map((name, index) => ({ name, right: index > 0 }));
+  return table(columns, Object.keys(planned).sort().map(row))
+    .split('\n')
+    .map((line) => `  ${line}`)
+    .join('\n');
+};

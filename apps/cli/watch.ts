@@ -1,0 +1,56 @@
+/** Following a release until it ends: a view that redraws itself on a terminal, a line per change elsewhere. */
+import { setTimeout as sleep } from 'node:timers/promises';
+import { isTerminal, type ReleaseState } from '../../domain/release-state.ts';
+import { duration } from '../../domain/timeline.ts';
+import type { ReleaseAnswer } from '../../services/api/contract.ts';
+import { type Api, ApiError } from './context.ts';
+import { renderRelease, statusLine } from './view.ts';
+
+const lookEveryMs = 300;
+
+/**
+ * The last state seen; `ended` is false when `timeoutMs` were over first. `show` gets each state that differs from the one
+ * before. A release that was just started may not be projected yet: it is waited for.
+ */
+export const watchRelease = async (
+  api: Api,
+  releaseId: string,
+  options: { readonly timeoutMs: number; readonly justStarted: boolean; readonly show: (state: ReleaseState) => void },
+): Promise<{ readonly state: ReleaseState | null; readonly ended: boolean }> => {
+  const deadline = Date.now() + options.timeoutMs;
+  let state: ReleaseState | null = null;
+  for (;;) {
+    const found = await api.get<ReleaseAnswer>(`/releases/${releaseId}`).catch((error: unknown) => {
+      const missing = error instanceof ApiError && error.code === 'SRP_MISSING_RELEASE';
+      if (missing && options.justStarted) return null;
+      throw error;
+    });
+    if (found && found.release.seq !== state?.seq) options.show(found.release);
+    state = found?.release ?? state;
+    if (state && isTerminal(state)) return { state, ended: true };
+    if (Date.now() >= deadline) return { state, ended: false };
+    await sleep(Math.min(lookEveryMs, Math.max(1, deadline - Date.now())));
+  }
+};
+
+/** Draws over what it drew before on a terminal; elsewhere one line per change. `indent` goes before each line. */
+export const createLiveView = (stream: NodeJS.WriteStream, indent = ''): ((state: ReleaseState) => void) => {
+  let drawn = 0;
+  let last = '';
+  return (state) => {
+    if (stream.isTTY) {
+      const text = renderRelease(state)
+        .split('\n')
+        .map((line) => `${indent}${line}`)
+        .slice(0, Math.max(5, stream.rows - 2));
+      stream.write(`${drawn > 0 ? `\x1b[${drawn}A\x1b[0J` : ''}${text.join('\n')}\n`);
+      drawn = text.length;
+      return;
+    }
+    const line = statusLine(state);
+    if (line === last) return;
+    last = line;
+    const since = duration(Date.parse(state.changedAt) - Date.parse(state.startedAt));
+    stream.write(`${indent}${since.padStart(8)}  ${line}\n`);
+  };
+};

@@ -1,0 +1,133 @@
+/** What happened, one line per event, in words with numbers: for timelines, postmortems and views. */
+import type { NumberedEvent } from '../events/catalogue.ts';
+import { assertNever } from './errors.ts';
+import type { CellResult, Counts, SegmentCounts, Verdict } from './release.ts';
+
+/** Sum of a count over all segments. */
+export const total = (counts: Counts, field: keyof SegmentCounts): number =>
+  Object.values(counts).reduce((sum, segment) => sum + segment[field], 0);
+
+/** `1 device`, `3 devices`. */
+export const plural = (n: number, noun: string): string => `${n} ${noun}${n === 1 ? '' : 's'}`;
+
+/** Milliseconds as people say them: `340 ms`, `2.1 s`, `12 min`. */
+export const duration = (ms: number): string => {
+  if (ms < 1_000) return `${Math.round(ms)} ms`;
+  if (ms < 60_000) return `${(ms / 1_000).toFixed(1)} s`;
+  if (ms < 7_200_000) return `${Math.floor(ms / 60_000)} min ${Math.round((ms % 60_000) / 1_000)} s`;
+  return `${(ms / 3_600_000).toFixed(1)} h`;
+};
+
+const devicesOf = (counts: Counts): string =>
+  `${total(counts, 'offered')} offered, ${total(counts, 'installed')} installed, ${total(counts, 'healthy')} healthy, ${total(counts, 'harmed')} harmed, ${total(counts, 'recovered')} recovered`;
+
+/** `blocked-traffic in the whole fleet: 13 of 48 ...` */
+export const describeVerdict = (verdict: Verdict): string => {
+  const { metric, segment, x, y, treatedHours, controlHours, statA, statB, thresholdA, thresholdB } = verdict;
+  const where = segment ?? 'the whole fleet';
+  const rates = `${x} events with the release in ${treatedHours.toFixed(3)} h, ${y} without it in ${controlHours.toFixed(3)} h`;
+  return `${metric} in ${where}: ${rates}; keys ${statA.toPrecision(3)} >= ${thresholdA.toPrecision(3)} and ${statB.toPrecision(3)} >= ${thresholdB.toPrecision(3)}`;
+};
+
+/** The first thing that an engine or a gate said about a cell that is not green. */
+export const firstFault = (result: CellResult): string => {
+  const gate = result.gates.find((one) => one.verdict !== 'pass');
+  if (!gate) return '';
+  const [detail] = gate.details;
+  const rule = detail?.rule === undefined ? '' : `rule ${detail.rule}: `;
+  return `${gate.gate} ${gate.observed}, needs ${gate.operator} ${gate.limit}${detail ? `; ${rule}${detail.words}` : ''}`;
+};
+
+/** One line, without the time and the type. */
+export const describeEvent = (event: NumberedEvent): string => {
+  switch (event.type) {
+    case 'ReleaseTriggered': {
+      const { family, requestedBy, note } = event.data;
+      return `family ${family}, requested by ${requestedBy}${note === '' ? '' : `: ${note}`}`;
+    }
+    case 'ReleaseQueued':
+      return `behind ${event.data.behind}`;
+    case 'BuildStarted':
+      return `source ${event.data.sourceDigest.slice(0, 12)}`;
+    case 'BuildSucceeded': {
+      const { contentVersion, rules, vectors, artefacts } = event.data;
+      return `content ${contentVersion}: ${plural(rules, 'rule')}, ${plural(vectors, 'vector')}, ${plural(artefacts.length, 'engine')}`;
+    }
+    case 'BuildFailed': {
+      const { findings } = event.data;
+      return `${plural(findings.length, 'finding')}; ${findings[0]?.file ?? ''}: ${findings[0]?.message ?? ''}`;
+    }
+    case 'MatrixPlanned':
+      return `${plural(event.data.cells.length, 'cell')} for ${plural(event.data.fleetDevices, 'device')}`;
+    case 'MatrixCellPassed': {
+      const { cellId, rulesLoaded, rulesExpected, wallMs } = event.data.result;
+      return `${cellId}: ${rulesLoaded} of ${rulesExpected} rules, ${duration(wallMs)}`;
+    }
+    case 'MatrixCellFailed':
+    case 'MatrixCellErrored':
+      return `${event.data.result.cellId}: ${firstFault(event.data.result)}`;
+    case 'MatrixVoided':
+      return `${event.data.reason}${event.data.cells.length === 0 ? '' : `: ${event.data.cells.join(', ')}`}`;
+    case 'MatrixPassed':
+      return `${plural(event.data.cells, 'cell')} in ${duration(event.data.wallMs)}`;
+    case 'MatrixFailed':
+      return `${event.data.failed.join(', ')}`;
+    case 'SignatureAdded':
+      return `${event.data.signer} over content ${event.data.covers.join(' and ')}`;
+    case 'ManifestSigned': {
+      const { signatures, threshold, release, rollback } = event.data;
+      return `content ${release.contentVersion} and its rollback ${rollback.contentVersion}: ${plural(signatures, 'signature')}, ${threshold} needed`;
+    }
+    case 'ManifestPublished':
+      return `content ${event.data.contentVersion} can be fetched, rollback ${event.data.rollbackVersion} too`;
+    case 'ApprovalRequested':
+      return `${plural(event.data.needed, 'approval')} needed`;
+    case 'ApprovalGranted': {
+      const { by, granted, needed, note } = event.data;
+      return `by ${by} (${granted} of ${needed})${note === '' ? '' : `: ${note}`}`;
+    }
+    case 'RolloutPlanned': {
+      const { stages } = event.data;
+      return stages
+        .map(({ name, devices }) => `${name}: ${Object.values(devices).reduce((a, b) => a + b, 0)}`)
+        .join(', ');
+    }
+    case 'StageOpened':
+      return `stage ${event.data.stage + 1} (${event.data.name})`;
+    case 'StageEvidenceRecorded': {
+      const { stage, lastTick, counts } = event.data;
+      return `stage ${stage + 1}, tick ${lastTick}: ${devicesOf(counts)}`;
+    }
+    case 'StagePassed':
+    case 'StageHeld':
+      return `stage ${event.data.stage + 1} (${event.data.name}), by ${event.data.by}: ${event.data.reason}`;
+    case 'RolloutPaused':
+    case 'RolloutResumed':
+      return `stage ${event.data.stage + 1}, by ${event.data.by}: ${event.data.reason}`;
+    case 'LeaseLapsed':
+      return `stage ${event.data.stage + 1}, last tick ${event.data.lastTick}: ${event.data.reason}`;
+    case 'RolloutCompleted':
+      return devicesOf(event.data.counts);
+    case 'RegressionDetected':
+      return describeVerdict(event.data);
+    case 'HaltRequested':
+    case 'ReleaseHalted':
+    case 'ReleaseRefused':
+    case 'ReleaseFailed':
+    case 'ReleaseCancelled':
+      return `by ${event.data.by}: ${event.data.reason} (${event.data.reasonCode})`;
+    case 'ExposureFrozen':
+      return `director ${event.data.directorVersion}, triggered by ${event.data.triggeredBy}`;
+    case 'RollbackPublished':
+      return `content ${event.data.rollbackVersion}, director ${event.data.directorVersion}`;
+    case 'HaltVerified': {
+      const { counts, recovered, waitedMs } = event.data;
+      const outcome = recovered ? 'every harmed device recovered' : 'not every harmed device recovered';
+      return `${outcome} within ${duration(waitedMs)}: ${devicesOf(counts)}`;
+    }
+    case 'ReleaseCompleted':
+      return `content ${event.data.contentVersion} is what every device runs`;
+    default:
+      return assertNever(event);
+  }
+};
