@@ -162,7 +162,8 @@ export const startServices = async (options: {
       failed = worker.failed;
     }
     if (wanted.has('api') && temporal) {
-      const ports = { temporal, pool, blobs, director, engines: packs.map((pack) => pack.build), now: Date.now };
+      const engineBuilds = packs.map((pack) => pack.build);
+      const ports = { temporal, pool, blobs, director, evidence, engines: engineBuilds, now: Date.now };
       const temporalUi = servers.temporalUi === null ? null : { url: servers.temporalUi, namespace };
       urls.api = until(await startApi({ ports, port: config.apiPort, log: logOf('api'), temporalUi })).url;
     }

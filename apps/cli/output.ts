@@ -24,32 +24,21 @@ const pad = (text: string, width: number, right: boolean): string => {
 
 export type Column = { readonly name: string; readonly right?: boolean };
 
-/** Columns as wide as their content, two blanks apart; the last one is cut so that a line fits `width`. */
+/** Columns as wide as their content, two blanks apart; words of the last one wrap below it, so that lines fit `width`. */
 export const table = (columns: readonly Column[], rows: readonly (readonly string[])[], width = 100): string => {
   const widths = columns.map(({ name }, index) =>
     Math.max(visible(name), ...rows.map((row) => visible(row[index] ?? ''))),
   );
   const before = widths.slice(0, -1).reduce((sum, one) => sum + one + 2, 0);
-  const room = Math.max(10, width - before);
-  const line = (cells: readonly string[], style?: Style): string =>
-    cells
-      .map((cell, index) => {
-        const last = index === columns.length - 1;
-        const text = last && visible(cell) > room ? `${cell.slice(0, room - 1)}…` : cell;
-        const right = columns[index]?.right === true;
-        const padded =
-          last && !right ? text : pad(text, last ? Math.min(widths[index] ?? 0, room) : (widths[index] ?? 0), right);
-        return style ? paint(style, padded) : padded;
-      })
-      .join('  ')
-      .trimEnd();
-  return [
-    line(
-      columns.map((column) => column.name),
-      'dim',
-    ),
-    ...rows.map((row) => line(row)),
-  ].join('\n');
+  const room = Math.max(20, width - before);
+  const place = (cell: string, index: number): string => {
+    const last = index === columns.length - 1;
+    const right = columns[index]?.right === true;
+    if (!last || right) return pad(cell, widths[index] ?? 0, right);
+    return visible(cell) <= room ? cell : wrap(cell, ' '.repeat(before), width).trimStart();
+  };
+  const line = (cells: readonly string[]): string => cells.map(place).join('  ').trimEnd();
+  return [paint('dim', line(columns.map((column) => column.name))), ...rows.map(line)].join('\n');
 };
 
 /** Words wrapped to lines of at most `width`, each after `indent`. */
@@ -57,7 +46,7 @@ export const wrap = (text: string, indent: string, width = 100): string => {
   const lines: string[] = [];
   let line = '';
   for (const word of text.split(/\s+/)) {
-    if (line !== '' && indent.length + line.length + 1 + word.length > width) {
+    if (line !== '' && indent.length + visible(line) + 1 + visible(word) > width) {
       lines.push(line);
       line = word;
     } else line = line === '' ? word : `${line} ${word}`;

@@ -1,5 +1,7 @@
 /** A release as people look at it: the same for `get`, `replay`, `-w` and the demo. */
+import type { CellResult, Counts } from '../../domain/release.ts';
 import { isTerminal, type Phase, type ReleaseState } from '../../domain/release-state.ts';
+import type { JudgeStatus } from '../../domain/stage-rule.ts';
 import { describeVerdict, duration, firstFault, plural, total } from '../../domain/timeline.ts';
 import { bar, paint, table, wrap } from './output.ts';
 
@@ -21,13 +23,19 @@ export const paintPhase = (phase: Phase): string => paint(styles[phase] ?? 'cyan
 /** 0: on its way or done; 3: it ended otherwise. */
 export const exitCodeOf = (state: ReleaseState): number => (isTerminal(state) && state.phase !== 'completed' ? 3 : 0);
 
+/** While a stage is open the judge's counts are newer than the last event's. */
+const countsOf = (state: ReleaseState, judge: JudgeStatus | null): Counts =>
+  judge !== null && !isTerminal(state) ? judge.counts : state.counts;
+
 /** One line: phase, stage, exposure, devices. */
-export const statusLine = (state: ReleaseState): string => {
-  const { rollout, counts } = state;
+export const statusLine = (state: ReleaseState, judge: JudgeStatus | null = null): string => {
+  const { rollout } = state;
+  const counts = countsOf(state, judge);
   const stage = rollout && rollout.stage >= 0 ? rollout.stages[rollout.stage] : undefined;
   const parts = [paintPhase(state.phase)];
   if (stage && rollout && !isTerminal(state)) {
     parts.push(`stage ${rollout.stage + 1} of ${rollout.stages.length} (${stage.name})`);
+    if (total(counts, 'offered') > 0) parts.push(`${total(counts, 'offered')} offered`);
   }
   if (total(counts, 'offered') > 0) {
     parts.push(`${total(counts, 'installed')} installed`, `${total(counts, 'healthy')} healthy`);
@@ -36,11 +44,18 @@ export const statusLine = (state: ReleaseState): string => {
     }
   }
   if (state.end && state.phase !== 'completed') parts.push(state.end.reason);
+  if (judge && stage && !isTerminal(state)) parts.push(`key ${shortNumber(judge.statA)}`);
   return parts.join(' · ');
 };
 
+/** Results that are not green, by cell. */
+export const redCells = (state: ReleaseState): readonly CellResult[] =>
+  (state.matrix?.results ?? [])
+    .filter((result) => result.verdict !== 'pass')
+    .sort((a, b) => (a.cellId < b.cellId ? -1 : 1));
+
 /** Everything about a release, in at most 100 columns. */
-export const renderRelease = (state: ReleaseState): string => {
+export const renderRelease = (state: ReleaseState, judge: JudgeStatus | null = null): string => {
   const took = duration(Date.parse(state.end?.at ?? state.changedAt) - Date.parse(state.startedAt));
   const facts: (readonly [string, string])[] = [
     ['family', state.family],
@@ -75,23 +90,38 @@ export const renderRelease = (state: ReleaseState): string => {
       facts.push(['rollback', `content ${rollbackVersion}${outcome}`]);
     }
   }
+  if (judge && state.rollout && !isTerminal(state)) facts.push(['evidence', describeEvidence(state, judge)]);
   const width = Math.max(...facts.map(([name]) => name.length));
   const lines = [
     paint('bold', state.releaseId),
-    ...facts.map(([name, value]) => `  ${paint('dim', name.padEnd(width))}  ${value}`),
+    ...facts.map(([name, value]) => {
+      const indent = ' '.repeat(width + 4);
+      return `  ${paint('dim', name.padEnd(width))}  ${wrap(value, indent).trimStart()}`;
+    }),
   ];
   if (state.halt?.verdict) lines.push('', wrap(describeVerdict(state.halt.verdict), '  '));
-  const red = state.matrix?.results.filter((result) => result.verdict !== 'pass') ?? [];
+  const red = redCells(state);
   for (const result of red) lines.push('', `  ${paint('red', result.cellId)}`, wrap(firstFault(result), '    '));
   for (const finding of state.findings) {
     const place = finding.file ? `${finding.file}${finding.line ? `:${finding.line}` : ''}: ` : '';
     lines.push('', wrap(`${place}${finding.message}`, '  '));
   }
-  if (state.rollout) lines.push('', renderStages(state), '', renderSegments(state));
+  if (state.rollout) lines.push('', renderStages(state), '', renderSegments(state, countsOf(state, judge)));
   const waiting = isTerminal(state) ? [] : (state.evidence?.waitingFor ?? []);
   if (waiting.length > 0) lines.push('', ...waiting.map((finding) => `  waiting: ${finding.message}`));
   return lines.join('\n');
 };
+
+/** How near the judge is to a halt, which needs both keys: each statistic and the threshold it must reach. */
+const describeEvidence = (state: ReleaseState, { lastTick, statA, statB, leading }: JudgeStatus): string => {
+  const { alphaA, alphaB } = state.policy.judge;
+  const key = (statistic: number, alpha: number) => `${shortNumber(statistic)} of ${shortNumber(1 / alpha)}`;
+  const lead = leading === '' ? '' : `, led by ${leading}`;
+  return `tick ${lastTick}: keys ${key(statA, alphaA)} and ${key(statB, alphaB)}${lead}`;
+};
+
+const shortNumber = (n: number): string =>
+  n >= 0.1 && n < 10_000 ? String(Number(n.toPrecision(3))) : n.toExponential(1);
 
 const renderStages = (state: ReleaseState): string => {
   const { rollout } = state;
@@ -112,11 +142,11 @@ const renderStages = (state: ReleaseState): string => {
 const stopped = (state: ReleaseState, index: number): string =>
   index === state.rollout?.stage ? paint(styles[state.phase] ?? 'dim', state.phase) : paint('dim', 'not opened');
 
-const renderSegments = (state: ReleaseState): string => {
+const renderSegments = (state: ReleaseState, counted: Counts): string => {
   const planned = state.rollout?.stages.at(-1)?.devices ?? {};
   const fields = ['offered', 'installed', 'healthy', 'harmed', 'recovered'] as const;
   const row = (segment: string): string[] => {
-    const counts = state.counts[segment];
+    const counts = counted[segment];
     const shown = fields.map((field) => {
       const n = counts?.[field] ?? 0;
       return field === 'harmed' && n > 0 ? paint('red', String(n)) : String(n);

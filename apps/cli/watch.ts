@@ -1,12 +1,16 @@
 /** Following a release until it ends: a view that redraws itself on a terminal, a line per change elsewhere. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { isTerminal, type ReleaseState } from '../../domain/release-state.ts';
+import type { JudgeStatus } from '../../domain/stage-rule.ts';
 import { duration } from '../../domain/timeline.ts';
 import type { ReleaseAnswer } from '../../services/api/contract.ts';
 import { type Api, ApiError } from './context.ts';
 import { renderRelease, statusLine } from './view.ts';
 
 const lookEveryMs = 300;
+
+/** Shows a state with what the judge has seen since. */
+export type Show = (state: ReleaseState, judge: JudgeStatus | null) => void;
 
 /**
  * The last state seen; `ended` is false when `timeoutMs` were over first. `show` gets each state that differs from the one
@@ -15,17 +19,21 @@ const lookEveryMs = 300;
 export const watchRelease = async (
   api: Api,
   releaseId: string,
-  options: { readonly timeoutMs: number; readonly justStarted: boolean; readonly show: (state: ReleaseState) => void },
+  options: { readonly timeoutMs: number; readonly justStarted: boolean; readonly show: Show },
 ): Promise<{ readonly state: ReleaseState | null; readonly ended: boolean }> => {
   const deadline = Date.now() + options.timeoutMs;
   let state: ReleaseState | null = null;
+  let lastTick = -1;
   for (;;) {
     const found = await api.get<ReleaseAnswer>(`/releases/${releaseId}`).catch((error: unknown) => {
       const missing = error instanceof ApiError && error.code === 'SRP_MISSING_RELEASE';
       if (missing && options.justStarted) return null;
       throw error;
     });
-    if (found && found.release.seq !== state?.seq) options.show(found.release);
+    if (found && (found.release.seq !== state?.seq || (found.judge?.lastTick ?? -1) !== lastTick)) {
+      options.show(found.release, found.judge);
+    }
+    lastTick = found?.judge?.lastTick ?? lastTick;
     state = found?.release ?? state;
     if (state && isTerminal(state)) return { state, ended: true };
     if (Date.now() >= deadline) return { state, ended: false };
@@ -34,12 +42,12 @@ export const watchRelease = async (
 };
 
 /** Draws over what it drew before on a terminal; elsewhere one line per change. `indent` goes before each line. */
-export const createLiveView = (stream: NodeJS.WriteStream, indent = ''): ((state: ReleaseState) => void) => {
+export const createLiveView = (stream: NodeJS.WriteStream, indent = ''): Show => {
   let drawn = 0;
   let last = '';
-  return (state) => {
+  return (state, judge) => {
     if (stream.isTTY) {
-      const text = renderRelease(state)
+      const text = renderRelease(state, judge)
         .split('\n')
         .map((line) => `${indent}${line}`)
         .slice(0, Math.max(5, stream.rows - 2));
@@ -47,10 +55,10 @@ export const createLiveView = (stream: NodeJS.WriteStream, indent = ''): ((state
       drawn = text.length;
       return;
     }
-    const line = statusLine(state);
+    const line = statusLine(state, judge);
     if (line === last) return;
     last = line;
-    const since = duration(Date.parse(state.changedAt) - Date.parse(state.startedAt));
+    const since = duration((state.end ? Date.parse(state.end.at) : Date.now()) - Date.parse(state.startedAt));
     stream.write(`${indent}${since.padStart(8)}  ${line}\n`);
   };
 };

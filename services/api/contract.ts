@@ -2,6 +2,7 @@
 import { z } from 'zod';
 import type { FailMode } from '../../domain/release.ts';
 import type { ReleaseState } from '../../domain/release-state.ts';
+import type { JudgeStatus } from '../../domain/stage-rule.ts';
 
 export const releaseIdSchema = z
   .string()
@@ -41,6 +42,8 @@ export type CommandAnswer = { readonly releaseId: string; readonly phase: string
 /** GET /releases/:id */
 export type ReleaseAnswer = {
   readonly release: ReleaseState;
+  /** What the judge has seen so far: newer than what the events say while a stage is open. null: nothing yet. */
+  readonly judge: JudgeStatus | null;
   /** Where its workflow is shown in Temporal's Web UI; null when there is none. */
   readonly workflowUrl: string | null;
   /** Records of the log that are no part of the stream (forks, gaps): look with `sigrel verify`. */

@@ -13,7 +13,7 @@ import type { ContentFinding } from '../../domain/content/rules.ts';
 import { type Command, decide } from '../../domain/decide.ts';
 import { SigrelError } from '../../domain/errors.ts';
 import { releaseWorkflowId } from '../../domain/ids.ts';
-import type { BlobStore, DirectorStore } from '../../domain/ports.ts';
+import type { BlobStore, DirectorStore, EvidenceReader } from '../../domain/ports.ts';
 import type { Content, EngineBuild, Finding, Verdict } from '../../domain/release.ts';
 import { phases, terminalPhases } from '../../domain/release-state.ts';
 import { parsePolicy, policyDigest } from '../../events/policy-schema.ts';
@@ -30,6 +30,7 @@ export type ApiPorts = {
   readonly pool: Pool;
   readonly blobs: BlobStore;
   readonly director: DirectorStore;
+  readonly evidence: EvidenceReader;
   /** Engines that there are packs of: the baseline of a new family is for these. */
   readonly engines: readonly EngineBuild[];
   readonly now: () => number;

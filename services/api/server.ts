@@ -102,6 +102,7 @@ export const startApi = async (options: {
     const path = `/namespaces/${temporalUi?.namespace}/workflows/${encodeURIComponent(releaseWorkflowId(id))}`;
     return {
       release: state,
+      judge: await ports.evidence.judgeStatus(id),
       workflowUrl: temporalUi && `${temporalUi.url}${path}`,
       quarantined: (await readQuarantine(pool, id)).length,
       director: current && {

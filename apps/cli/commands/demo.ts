@@ -8,16 +8,18 @@ import { duration, firstFault, total } from '../../../domain/timeline.ts';
 import type { StoredEvent } from '../../../events/catalogue.ts';
 import type { Config } from '../../../infra/config.ts';
 import { discardServers, readServers } from '../../../infra/servers/local.ts';
+import { spawnServer, waitReady } from '../../../infra/servers/processes.ts';
 import { type Progress, stderrProgress } from '../../../infra/servers/progress.ts';
+import { readServices } from '../../../infra/servers/services-record.ts';
 import type { FamilyAnswer, ReleaseStarted } from '../../../services/api/contract.ts';
 import type { Simulator } from '../../simulator/simulator.ts';
 import { bundleFolder } from '../content.ts';
 import { checkout, openApi, openConfig, readStream } from '../context.ts';
 import type { Global } from '../global.ts';
 import { note, out, paint, table, wrap } from '../output.ts';
-import { paintPhase } from '../view.ts';
+import { paintPhase, redCells } from '../view.ts';
 import { createLiveView, watchRelease } from '../watch.ts';
-import { simulateFleet } from './fleet.ts';
+import { simulateFleet, simulatorName } from './fleet.ts';
 import { bringDown, bringUp } from './servers.ts';
 
 const examples = join(checkout, 'examples');
@@ -158,8 +160,7 @@ const tell = async (config: Config, story: Story): Promise<Told> => {
 };
 
 const sayRedCells = (state: ReleaseState): void => {
-  for (const result of state.matrix?.results ?? []) {
-    if (result.verdict === 'pass') continue;
+  for (const result of redCells(state)) {
     out(`  ${paint('red', result.cellId)}`);
     out(wrap(firstFault(result), '    '));
   }
@@ -226,10 +227,22 @@ const runDemo = async (
     return told.every(({ failed }) => failed.length === 0) ? 0 : 1;
   } finally {
     if (keep) {
-      note('still running; the simulated devices stop now: "sigrel fleet simulate" starts them again');
       await simulator?.stop();
+      await during(leaveFleet(config));
     } else await during(stop());
   }
+};
+
+/** The same fleet in a process of its own, which outlives this one. */
+const leaveFleet = async (config: Config): Promise<void> => {
+  const log = join(config.stateDir, 'logs', 'simulator-output.log');
+  const { identity } = spawnServer(
+    process.execPath,
+    [join(checkout, 'apps', 'cli', 'main.ts'), '--state', config.stateDir, 'fleet', 'simulate'],
+    { log },
+  );
+  const recorded = async () => readServices(config.stateDir)[simulatorName] !== undefined;
+  await waitReady('the simulated fleet', identity, log, recorded, 60_000);
 };
 
 /** What an earlier demo left: processes, data, keys. Logs of servers go with them. */
@@ -245,20 +258,32 @@ const summarise = (
   told: readonly Told[],
   more: { readonly keep: boolean; readonly postmortem: string; readonly started: number },
 ): void => {
-  const columns = ['release', 'phase', 'events', 'time', 'outcome as Kafka has it'].map((name) => ({
-    name,
-    right: name === 'events' || name === 'time',
-  }));
-  const rows = told.map(({ releaseId, state, events, story, failed }) => [
-    releaseId,
-    paintPhase(state.phase),
-    String(events.length),
-    duration(Date.parse(state.changedAt) - Date.parse(state.startedAt)),
-    `${failed.length === 0 ? '' : 'NOT AS TOLD: '}${story.result(events, state)}`,
-  ]);
+  const columns = [
+    'release',
+    'phase',
+    'events',
+    'time',
+    'offered',
+    'installed',
+    'harmed',
+    'recovered',
+    'harm to freeze',
+  ].map((name, index) => ({ name, right: index > 1 }));
+  const rows = told.map(({ releaseId, state, events, failed }) => {
+    const freeze = freezeTime(events);
+    const fields = ['offered', 'installed', 'harmed', 'recovered'] as const;
+    return [
+      releaseId,
+      failed.length === 0 ? paintPhase(state.phase) : paint('red', `${state.phase}, not as told`),
+      String(events.length),
+      duration(Date.parse(state.changedAt) - Date.parse(state.startedAt)),
+      ...fields.map((field) => String(total(state.counts, field))),
+      freeze === null ? '' : duration(freeze),
+    ];
+  });
   const flag = `--state ${relative(process.cwd(), config.stateDir) || '.'}`;
   const ui = readServers(config.stateDir).temporal?.uiUrl;
-  out(`\n${paint('bold', 'Summary')} (${duration(Date.now() - more.started)})`);
+  out(`\n${paint('bold', 'Summary')}, as Kafka has it (${duration(Date.now() - more.started)} in all)`);
   out(table(columns, rows));
   out(`\npostmortem of the halted release: ${relative(process.cwd(), more.postmortem)}`);
   if (!more.keep) out(`\nIts data are kept. To look deeper, start its servers again:\n  ./sigrel ${flag} up --detach`);

@@ -6,7 +6,7 @@ import type { Config } from '../../../infra/config.ts';
 import { readFleetKey } from '../../../infra/device-auth.ts';
 import { acquirePacks } from '../../../infra/engines/packs.ts';
 import { type Progress, stderrProgress, step } from '../../../infra/servers/progress.ts';
-import { readServices } from '../../../infra/servers/services-record.ts';
+import { forgetServices, readServices, recordServices } from '../../../infra/servers/services-record.ts';
 import { keysDirOf, storeDirOf } from '../../../services/all.ts';
 import type { FleetAnswer } from '../../../services/api/contract.ts';
 import { readFleetFile } from '../../simulator/fleet-file.ts';
@@ -14,6 +14,9 @@ import { readTrustedRoot, type Simulator, startSimulator } from '../../simulator
 import { checkout } from '../context.ts';
 import type { Global } from '../global.ts';
 import { bar, note, out, outJson, table } from '../output.ts';
+
+/** Its name among the processes of a state folder, so that `down` ends it too. */
+export const simulatorName = 'simulator';
 
 /** Devices with a TUF client of their own; the others share one. */
 const ownClients = 30;
@@ -96,9 +99,12 @@ export const addFleetCommands = (program: Command, global: Global): void => {
       note(
         `${simulator.devices.length} devices are enrolled and poll every ${heartbeatMs / 1_000} s; Ctrl-C stops them`,
       );
+      const { stateDir } = global.config();
+      await recordServices(stateDir, { [simulatorName]: {} });
       await new Promise<void>((resolve) => {
         for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => resolve());
       });
       await simulator.stop();
+      await forgetServices(stateDir);
     });
 };

@@ -3,7 +3,7 @@ import { userInfo } from 'node:os';
 import { type Command, InvalidArgumentError } from 'commander';
 import { SigrelError } from '../../../domain/errors.ts';
 import type { ReleaseState } from '../../../domain/release-state.ts';
-import { duration, firstFault, plural, total } from '../../../domain/timeline.ts';
+import { duration, plural, total } from '../../../domain/timeline.ts';
 import type {
   CommandAnswer,
   FamilyAnswer,
@@ -15,7 +15,7 @@ import type {
 import { bundleFolder } from '../content.ts';
 import type { Global } from '../global.ts';
 import { note, out, outJson, paint, table, wrap } from '../output.ts';
-import { exitCodeOf, paintPhase, renderRelease, statusLine } from '../view.ts';
+import { exitCodeOf, paintPhase, redCells, renderRelease, statusLine } from '../view.ts';
 import { createLiveView, watchRelease } from '../watch.ts';
 
 const defaultBy = (): string => process.env.SIGREL_USER ?? userInfo().username;
@@ -161,7 +161,7 @@ const addReading = (release: Command, global: Global): void => {
       if (options.watch) return follow(global, id, { ...options, justStarted: false });
       const answer = await global.api().get<ReleaseAnswer>(`/releases/${encodeURIComponent(id)}`);
       if (options.json) return outJson(answer);
-      out(renderRelease(answer.release));
+      out(renderRelease(answer.release, answer.judge));
       if (answer.workflowUrl) out(`\n  ${paint('dim', 'workflow')}  ${answer.workflowUrl}`);
       if (answer.quarantined > 0) {
         note(paint('red', `${plural(answer.quarantined, 'record')} of its log are no part of it: sigrel verify ${id}`));
@@ -175,9 +175,9 @@ const addReading = (release: Command, global: Global): void => {
     .option('--json', 'for programs')
     .addHelpText('after', '\nExample:\n  $ sigrel release status ips-20261124-101500 || echo look at it')
     .action(async (id: string, options: { json?: boolean }) => {
-      const { release: state } = await global.api().get<ReleaseAnswer>(`/releases/${encodeURIComponent(id)}`);
+      const { release: state, judge } = await global.api().get<ReleaseAnswer>(`/releases/${encodeURIComponent(id)}`);
       if (options.json) outJson({ releaseId: id, phase: state.phase, seq: state.seq, end: state.end });
-      else out(statusLine(state));
+      else out(statusLine(state, judge));
       global.exitWith(exitCodeOf(state));
     });
 };
@@ -271,8 +271,8 @@ const addMatrix = (program: Command, global: Global): void => {
       });
       out(`${plural(cells.length, 'cell')} for ${plural(fleetDevices, 'device')}: ${verdict}`);
       out(table(columns, rowsOf));
-      for (const result of results.filter((one) => one.verdict !== 'pass')) {
-        out(`\n${paint('red', result.cellId)}: ${firstFault(result)}`);
+      for (const result of redCells(state)) {
+        out(`\n${paint('red', result.cellId)}`);
         for (const gate of result.gates.filter((one) => one.verdict !== 'pass')) {
           for (const { rule, vector, file, line, words } of gate.details) {
             const place = [

@@ -59,7 +59,7 @@ const rows = ({ servers, services }: Running): string[][] => [
     const where = server ? [server.address, ...(server.uiUrl ? [`web ui ${server.uiUrl}`] : [])].join(', ') : '';
     return [name, server ? paint('green', 'runs') : paint('red', 'down'), String(server?.process?.pid ?? ''), where];
   }),
-  ...serviceNames.map((name) => {
+  ...[...new Set([...serviceNames, ...Object.keys(services)])].map((name) => {
     const service = services[name];
     const word = service ? paint('green', 'runs') : paint('red', 'down');
     return [name, word, String(service?.process.pid ?? ''), service?.url ?? ''];
