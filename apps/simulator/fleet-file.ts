@@ -1,6 +1,6 @@
 /** A simulated fleet as people write it (examples/demo/fleet.yaml). */
 import { readFile } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { dirname, resolve } from 'node:path';
 import { parse } from 'yaml';
 import { z } from 'zod';
 import { SigrelError } from '../../domain/errors.ts';
@@ -47,7 +47,7 @@ export const readFleetFile = async (path: string): Promise<FleetFile> => {
   const { traffic, profiles } = parsed.data;
   const captures = new Map<string, Uint8Array>();
   for (const { name } of profiles) {
-    const file = join(dirname(path), traffic, `${name}.pcap`);
+    const file = resolve(dirname(path), traffic, `${name}.pcap`);
     const bytes = await readFile(file).catch(() => null);
     if (bytes === null) throw refuse(`profile ${name}: there is no capture ${file}`);
     captures.set(name, bytes);

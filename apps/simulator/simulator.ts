@@ -2,6 +2,7 @@
  * A fleet on one machine. Every device has its own key, phase and state; what costs CPU is shared: a repository state is
  * verified once by one TUF client (some devices have a client of their own), content is tried once per engine and traffic.
  */
+import { setMaxListeners } from 'node:events';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -49,6 +50,7 @@ export const startSimulator = async (options: SimulatorOptions): Promise<Simulat
   const clients = await openClients(options, devices.slice(0, ownClients));
   const poll = pollOnce(await openClient(options, 'shared'), options);
   const stopping = new AbortController();
+  setMaxListeners(groups, stopping.signal);
   const heard = new Set<string>();
   let allHeard = () => {};
   const enrolled = new Promise<void>((resolve) => {

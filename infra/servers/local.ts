@@ -65,9 +65,11 @@ export const readServers = (stateDir: string): ServersRecord => {
 export const startServers = async (options: {
   readonly stateDir: string;
   readonly given?: GivenAddresses;
+  /** Temporal namespaces that a server started here has beside `default`. */
+  readonly namespaces?: readonly string[];
   readonly progress: Progress;
 }): Promise<LocalServers> => {
-  const { stateDir, progress } = options;
+  const { stateDir, progress, namespaces = [] } = options;
   await mkdir(stateDir, { recursive: true });
   const previous = existsSync(recordFile(stateDir))
     ? (JSON.parse(readFileSync(recordFile(stateDir), 'utf8')) as ServersRecord)
@@ -79,7 +81,8 @@ export const startServers = async (options: {
   const start = async (name: ServerName): Promise<void> => {
     const program = programs.get(name) ?? (await acquire[name](progress));
     programs.set(name, program);
-    record[name] = await launch(name, program, stateDir, (record[name] ?? previous[name])?.ports ?? []);
+    const ports = (record[name] ?? previous[name])?.ports ?? [];
+    record[name] = await launch(name, program, { stateDir, ports, namespaces });
     await write(stateDir, record);
   };
   const found: ServerName[] = [];
@@ -149,9 +152,13 @@ const acquire: Readonly<Record<ServerName, (progress: Progress) => Promise<Progr
 const launch = async (
   name: ServerName,
   program: Program,
-  stateDir: string,
-  wanted: readonly number[],
+  options: {
+    readonly stateDir: string;
+    readonly ports: readonly number[];
+    readonly namespaces: readonly string[];
+  },
 ): Promise<ServerRecord> => {
+  const { stateDir, ports: wanted, namespaces } = options;
   const dir = join(stateDir, name);
   const log = join(stateDir, 'logs', `${name}.log`);
   const first = await freePort(wanted[0]);
@@ -165,7 +172,7 @@ const launch = async (
     const process = await startKafka(program as KafkaProgram, { dir, port: first, controllerPort: second, log });
     return { address, ports: [first, second], process };
   }
-  const process = await startTemporal(program as string, { dir, port: first, uiPort: second, log });
+  const process = await startTemporal(program as string, { dir, port: first, uiPort: second, log, namespaces });
   return { address, ports: [first, second], process, uiUrl: `http://127.0.0.1:${second}` };
 };
 

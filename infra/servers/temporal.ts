@@ -39,7 +39,14 @@ export const acquireTemporal = async (progress: Progress): Promise<string> => {
  */
 export const startTemporal = async (
   program: string,
-  options: { readonly dir: string; readonly port: number; readonly uiPort: number; readonly log: string },
+  options: {
+    readonly dir: string;
+    readonly port: number;
+    readonly uiPort: number;
+    readonly log: string;
+    /** Beside `default`; they get the search attributes too. */
+    readonly namespaces: readonly string[];
+  },
 ): Promise<Identity> => {
   await mkdir(options.dir, { recursive: true });
   const database = join(options.dir, `temporal-${version}.db`);
@@ -54,6 +61,7 @@ export const startTemporal = async (
       ...['--ui-disable-news-fetch', '--log-level', 'error'],
       ...['--dynamic-config-value', 'history.transferProcessorMaxPollRPS=2000'],
       ...['--dynamic-config-value', 'history.timerProcessorMaxPollRPS=2000'],
+      ...options.namespaces.filter((name) => name !== 'default').flatMap((name) => ['--namespace', name]),
       ...Object.entries(searchAttributes).flatMap(([name, type]) => ['--search-attribute', `${name}=${type}`]),
     ],
     { log: options.log, env: { ...process.env, GOMEMLIMIT: '1GiB' } },

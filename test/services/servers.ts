@@ -14,6 +14,9 @@ declare module 'vitest' {
   }
 }
 
+/** One for each test file that runs workflows: what one leaves running is not another's. */
+export const testNamespaces = ['pipeline', 'faults', 'steering', 'bench'] as const;
+
 export default async (project: TestProject): Promise<() => Promise<void>> => {
   const stateDir = await mkdtemp(join(tmpdir(), 'sigrel-test-'));
   const discard = async () => {
@@ -23,7 +26,7 @@ export default async (project: TestProject): Promise<() => Promise<void>> => {
   for (const signal of ['SIGINT', 'SIGTERM'] as const) {
     process.once(signal, () => discard().finally(() => process.exit(130)));
   }
-  const servers = await startServers({ stateDir, progress: stderrProgress() });
+  const servers = await startServers({ stateDir, namespaces: testNamespaces, progress: stderrProgress() });
   project.provide('temporalAddress', servers.temporal.address);
   project.provide('kafkaBrokers', [...servers.kafka.brokers]);
   project.provide('postgresUrl', servers.postgres.url);

@@ -27,7 +27,10 @@ export const readRunning = (config: Config): Running => ({
 /** Starts what does not run yet: servers, then one process with all services. Returns the names that were started. */
 export const bringUp = async (config: Config, progress: Progress): Promise<readonly string[]> => {
   const given = { temporal: config.temporal.address, kafka: config.kafka.brokers, postgres: config.postgres.url };
-  const servers = await step(progress, 'servers', () => startServers({ stateDir: config.stateDir, given, progress }));
+  const namespaces = [config.temporal.namespace];
+  const servers = await step(progress, 'servers', () =>
+    startServers({ stateDir: config.stateDir, given, namespaces, progress }),
+  );
   const started: string[] = serverNames.filter((name) => !servers.found.includes(name));
   const missing = serviceNames.filter((name) => !readServices(config.stateDir)[name]);
   if (missing.length === 0) return started;

@@ -1,0 +1,181 @@
+/** The whole pipeline for tests: all services in this process on the test run's servers, and a small simulated fleet. */
+import { randomUUID } from 'node:crypto';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import pg from 'pg';
+import { inject } from 'vitest';
+import { parse, stringify } from 'yaml';
+import { bundleFolder } from '../../apps/cli/content.ts';
+import { type Api, openApi } from '../../apps/cli/context.ts';
+import { watchRelease } from '../../apps/cli/watch.ts';
+import { readFleetFile } from '../../apps/simulator/fleet-file.ts';
+import { readTrustedRoot, type Simulator, startSimulator } from '../../apps/simulator/simulator.ts';
+import type { ReleaseState } from '../../domain/release-state.ts';
+import { type StreamReport, verifyStream } from '../../events/verify.ts';
+import { type Config, readConfig } from '../../infra/config.ts';
+import { readFleetKey } from '../../infra/device-auth.ts';
+import { acquirePacks } from '../../infra/engines/packs.ts';
+import { createKafka, silent } from '../../infra/kafka/client.ts';
+import { createKafkaEventLog } from '../../infra/kafka/event-log.ts';
+import { createProducer } from '../../infra/kafka/produce.ts';
+import { forgetServices, recordServices } from '../../infra/servers/services-record.ts';
+import { keysDirOf, type RunningServices, type ServiceName, startServices, storeDirOf } from '../../services/all.ts';
+import type { ReleaseStarted } from '../../services/api/contract.ts';
+
+export const examples = join(import.meta.dirname, '..', '..', 'examples');
+
+/** The demo's plan, quicker: what a test waits for is a condition, and these are only how often it is looked at. */
+export const quickPolicy = {
+  tickMs: '500ms',
+  heartbeatMs: '1s',
+  firstSilenceMs: '4s',
+  silenceMs: '4s',
+  leaseMs: '3s',
+  freshTicks: 6,
+  stages: [
+    { name: 'canary', kind: 'canary', size: 8, minMs: '1s', minDevices: 8 },
+    { name: '50 %', kind: 'share', size: 0.5, minMs: '1s', minDevices: 20 },
+    { name: 'holdback', kind: 'all', size: 1, minMs: '1s', minDevices: 20 },
+  ],
+};
+
+export type Pipeline = {
+  readonly config: Config;
+  /** Environment of a process of this pipeline. */
+  readonly env: Readonly<Record<string, string>>;
+  readonly api: Api;
+  readonly policyFile: string;
+  readonly simulator: Simulator;
+  readonly services: RunningServices;
+  /** Starts a release of an example; throws what the api refuses. */
+  readonly release: (example: string, id: string, policy?: object) => Promise<string>;
+  /** Waits until the release has ended or `until` holds. Throws after two minutes. */
+  readonly wait: (releaseId: string, until?: (state: ReleaseState) => boolean) => Promise<ReleaseState>;
+  /** The stream as Kafka has it. */
+  readonly stream: (releaseId: string) => Promise<StreamReport>;
+  stop(): Promise<void>;
+};
+
+/** `kafkaBrokers`: a broker of the test's own. `only`: services in this process; the others are the test's. */
+export const startPipeline = async (options: {
+  readonly namespace: string;
+  readonly devices: number;
+  readonly kafkaBrokers?: readonly string[];
+  readonly only?: readonly ServiceName[];
+  /** Called when the services of this process run and before the fleet is enrolled. */
+  readonly beforeFleet?: (env: Readonly<Record<string, string>>) => Promise<void>;
+}): Promise<Pipeline> => {
+  const stateDir = await mkdtemp(join(tmpdir(), 'sigrel-pipeline-'));
+  const brokers = options.kafkaBrokers ?? inject('kafkaBrokers');
+  const database = `pipeline_${randomUUID().replaceAll('-', '')}`;
+  const admin = new pg.Client({ connectionString: inject('postgresUrl') });
+  await admin.connect();
+  await admin.query(`create database ${database}`);
+  const postgres = new URL(inject('postgresUrl'));
+  postgres.pathname = `/${database}`;
+  const env = {
+    SIGREL_STATE_DIR: stateDir,
+    SIGREL_TEMPORAL_ADDRESS: inject('temporalAddress'),
+    SIGREL_TEMPORAL_NAMESPACE: options.namespace,
+    SIGREL_KAFKA_BROKERS: brokers.join(','),
+    SIGREL_TOPIC_PREFIX: `${options.namespace}-${randomUUID().slice(0, 8)}.`,
+    SIGREL_POSTGRES_URL: postgres.href,
+    SIGREL_CLOCK_MS: '250',
+  };
+  const config = readConfig(env, stateDir);
+  const services = await startServices({
+    config,
+    servers: { temporal: env.SIGREL_TEMPORAL_ADDRESS, temporalUi: null, kafka: brokers, postgres: postgres.href },
+    ...(options.only ? { only: options.only } : {}),
+    codeVersion: 'test',
+    logOf: () => silent,
+    progress: () => {},
+  });
+  const urls = Object.entries(services.urls).map(([name, url]) => [name, { url }]);
+  await recordServices(stateDir, Object.fromEntries(urls));
+  await options.beforeFleet?.(env);
+  const api = openApi(config);
+  await api.post('/families', { bundle: await bundleFolder(join(examples, 'families', 'ips'), undefined) });
+
+  const policyFile = join(stateDir, 'policy.yaml');
+  await writeFile(policyFile, stringify(quickPolicy));
+  const fleetFile = join(stateDir, 'fleet.yaml');
+  const fleet = parse(await readFile(join(examples, 'demo', 'fleet.yaml'), 'utf8'));
+  await writeFile(fleetFile, stringify({ ...fleet, devices: options.devices, traffic: join(examples, 'field') }));
+  const simulator = await startSimulator({
+    fleet: await readFleetFile(fleetFile),
+    packs: await acquirePacks(() => {}),
+    fleetKey: await readFleetKey(keysDirOf(stateDir)),
+    family: 'ips',
+    gatewayUrl: services.urls.gateway ?? '',
+    repositoryUrl: services.urls.repository ?? '',
+    trustedRoot: await readTrustedRoot(storeDirOf(stateDir)),
+    dir: join(stateDir, 'simulator'),
+    heartbeatMs: 1_000,
+    ownClients: 5,
+  });
+  await simulator.enrolled;
+  await until(async () => (await api.get<{ devices: number }>('/fleet')).devices === options.devices);
+
+  const kafka = createKafka({ brokers, clientId: 'test', log: silent });
+  const log = createKafkaEventLog({
+    kafka,
+    producer: createProducer(kafka),
+    topicPrefix: config.kafka.topicPrefix,
+  });
+  return {
+    ...{ config, env, api, policyFile, simulator, services },
+    release: async (example, releaseId, policy) => {
+      const file = policy ? join(stateDir, `${releaseId}-policy.yaml`) : policyFile;
+      if (policy) await writeFile(file, stringify({ ...quickPolicy, ...policy }));
+      const bundle = await bundleFolder(join(examples, 'releases', example), file);
+      const request = { bundle, releaseId, requestedBy: 'rita', note: example };
+      return (await api.post<ReleaseStarted>('/releases', request)).releaseId;
+    },
+    wait: (releaseId, holds) => waitFor(api, releaseId, holds),
+    stream: async (releaseId) => verifyStream(releaseId, await log.read(releaseId)),
+    stop: async () => {
+      await simulator.stop();
+      await services.stop();
+      await forgetServices(stateDir);
+      await admin.query(`drop database ${database} with (force)`);
+      await admin.end();
+      await rm(stateDir, { recursive: true, force: true });
+    },
+  };
+};
+
+const waitLimitMs = 120_000;
+
+const waitFor = async (
+  api: Api,
+  releaseId: string,
+  holds: ((state: ReleaseState) => boolean) | undefined,
+): Promise<ReleaseState> => {
+  let found: ReleaseState | null = null;
+  if (holds === undefined) {
+    const options = { timeoutMs: waitLimitMs, justStarted: true, show: () => {} };
+    const { state, ended } = await watchRelease(api, releaseId, options);
+    if (!ended || !state) throw new Error(`${releaseId} has not ended: ${JSON.stringify(state?.phase)}`);
+    return state;
+  }
+  await until(async () => {
+    found = await api.get<{ release: ReleaseState }>(`/releases/${releaseId}`).then(
+      ({ release }) => release,
+      () => null,
+    );
+    return found !== null && holds(found);
+  });
+  if (found === null) throw new Error(`${releaseId} was not found`);
+  return found;
+};
+
+/** Waits until `holds`; throws after two minutes. */
+export const until = async (holds: () => Promise<boolean> | boolean): Promise<void> => {
+  const deadline = Date.now() + waitLimitMs;
+  while (!(await holds())) {
+    if (Date.now() > deadline) throw new Error(`waited in vain for: ${holds.toString()}`);
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+};
