@@ -1,0 +1,264 @@
+import { cp, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import {
+  acceptWindow,
+  foldNextTick,
+  newSession,
+  type PendingWindow,
+  type TickResult,
+} from '../../domain/judge/session.ts';
+import { foldEvents } from '../../domain/release-state.ts';
+import type { Window } from '../../domain/telemetry.ts';
+import { silent } from '../../infra/kafka/client.ts';
+import { createEvidenceReader, readEvidence } from '../../infra/postgres/evidence.ts';
+import { createInventory, type DeviceRow, saveDevices } from '../../infra/postgres/inventory.ts';
+import {
+  commitBatch,
+  markNotified,
+  readDecisionsToNotify,
+  readFoldedDigest,
+  readSession,
+} from '../../infra/postgres/judge.ts';
+import { migrate } from '../../infra/postgres/migrate.ts';
+import { type Pool, withTransaction } from '../../infra/postgres/pool.ts';
+import {
+  listReleases,
+  quarantine,
+  readEventHash,
+  readQuarantine,
+  readRelease,
+  saveEvent,
+  saveRelease,
+} from '../../infra/postgres/releases.ts';
+import { readSnapshot, writeSnapshot } from '../../infra/postgres/snapshots.ts';
+import { moveWatermark, readWatermark } from '../../infra/postgres/watermarks.ts';
+import { digestOf } from '../../services/judge.ts';
+import { createEmptyDatabase, type TestDatabase } from '../support/database.ts';
+import { engineA } from '../support/devices.ts';
+import { streamOf } from '../support/event-log-contract.ts';
+import { foldLog, newLog } from '../support/telemetry-log.ts';
+
+const postgresFolder = join(import.meta.dirname, '..', '..', 'infra', 'postgres');
+const migrationsFolder = join(postgresFolder, 'migrations');
+
+let database: TestDatabase;
+let pool: Pool;
+let folder: string;
+beforeEach(async () => {
+  database = await createEmptyDatabase();
+  pool = database.pool;
+  folder = await mkdtemp(join(tmpdir(), 'sigrel-migrations-'));
+});
+afterEach(async () => {
+  await database.close();
+  await rm(folder, { recursive: true, force: true });
+});
+
+const tables = async (): Promise<readonly string[]> => {
+  const { rows } = await pool.query<{ name: string }>(
+    `select table_name as name from information_schema.tables where table_schema = 'public' order by 1`,
+  );
+  return rows.map((row) => row.name);
+};
+
+test('every migration applies on an empty database, in order; a second time there is nothing to do', async () => {
+  const names = (await readdir(migrationsFolder)).sort();
+  expect(await migrate(pool, silent)).toEqual(names);
+  const first = await pool.query('select * from schema_migrations order by id');
+  expect(await migrate(pool, silent)).toEqual([]);
+  const second = await pool.query('select * from schema_migrations order by id');
+  expect(second.rows).toEqual(first.rows);
+  expect(second.rows.map((row) => row.name)).toEqual(names);
+});
+
+test('of two processes that migrate at once the second waits for the first, then has nothing to do', async () => {
+  await writeFile(join(folder, '000001_slow.sql'), 'select pg_advisory_xact_lock(42); create table slow (n integer);');
+  const waiting = async (): Promise<number> => {
+    const { rows } = await pool.query(
+      `select 1 from pg_locks join pg_database d on d.oid = database
+       where locktype = 'advisory' and not granted and datname = current_database()`,
+    );
+    return rows.length;
+  };
+  const holder = await pool.connect();
+  try {
+    await holder.query('select pg_advisory_lock(42)');
+    const first = migrate(database.openPool(), silent, folder);
+    await expect.poll(waiting, { timeout: 20_000 }).toBe(1);
+    const second = migrate(database.openPool(), silent, folder);
+    await expect.poll(waiting, { timeout: 20_000 }).toBe(2);
+    expect(await tables()).not.toContain('slow');
+    await holder.query('select pg_advisory_unlock(42)');
+    expect(await Promise.all([first, second])).toEqual([['000001_slow.sql'], []]);
+  } finally {
+    holder.release(true); // and with it the lock: the others must end before the pools do
+  }
+});
+
+test('an applied file that was changed is refused and nothing is applied', async () => {
+  await cp(migrationsFolder, folder, { recursive: true });
+  await migrate(pool, silent, folder);
+  const before = await tables();
+  await writeFile(join(folder, '000001_evidence.sql'), 'select 1');
+  await writeFile(join(folder, '900000_new.sql'), 'create table added (n integer)');
+  await expect(migrate(pool, silent, folder)).rejects.toMatchObject({
+    code: 'SRP_INTEGRITY_MIGRATION',
+    message: expect.stringContaining('000001_evidence.sql'),
+  });
+  expect(await tables()).toEqual(before);
+});
+
+test('a database of a newer program is refused', async () => {
+  await cp(migrationsFolder, folder, { recursive: true });
+  await writeFile(join(folder, '900000_newer.sql'), 'create table added (n integer)');
+  await migrate(pool, silent, folder);
+  await expect(migrate(pool, silent)).rejects.toMatchObject({
+    code: 'SRP_INTEGRITY_MIGRATION',
+    message: expect.stringContaining('900000_newer.sql'),
+  });
+});
+
+test('a migration that fails leaves nothing of itself and is applied when it is repaired', async () => {
+  await writeFile(join(folder, '000001_good.sql'), 'create table good (n integer)');
+  await writeFile(join(folder, '000002_bad.sql'), 'create table half (n integer); select nonsense;');
+  await expect(migrate(pool, silent, folder)).rejects.toMatchObject({ code: 'SRP_DEP_MIGRATION' });
+  expect(await tables()).toEqual(['good', 'schema_migrations']);
+  await writeFile(join(folder, '000002_bad.sql'), 'create table half (n integer)');
+  expect(await migrate(pool, silent, folder)).toEqual(['000002_bad.sql']);
+});
+
+// ---- every statement against the schema
+
+/** 8 canaries beside 200 controls; all canaries crash in tick 2: HOLD and HALT. The last window still waits. */
+const judged = () => {
+  const log = newLog();
+  const canaries = Array.from({ length: 8 }, (_, n) => `t${n}`);
+  const controls = Array.from({ length: 200 }, (_, n) => `c${n}`);
+  for (const id of [...canaries, ...controls]) log.poll(-500, id);
+  log.open(0);
+  for (const id of canaries) log.offer(100, id);
+  for (const id of [...canaries, ...controls]) log.poll(1_500, id);
+  for (const id of canaries) log.harm(2_500, id);
+  log.clock(4_050);
+  const session = newSession('r1');
+  const results: TickResult[] = [];
+  const windows = foldLog(log.records).windows;
+  for (const window of windows) acceptWindow(session, window, digestOf(window));
+  const context = { digestOf, codeVersion: 'test' };
+  for (let one = foldNextTick(session, context); one !== null; one = foldNextTick(session, context)) results.push(one);
+  const last = windows.at(-1) as Window;
+  const next = { ...last, tick: last.tick + 1 };
+  const waiting: PendingWindow = { window: next, digest: digestOf(next) };
+  acceptWindow(session, next, waiting.digest);
+  return { session, results, windows, waiting };
+};
+
+/** Named after the function whose statements it runs: what is written is read again. */
+const statements: Readonly<Record<string, () => Promise<void>>> = {
+  'saveDevices createInventory': async () => {
+    const row = (deviceId: string, contentVersion: number, offset: number): DeviceRow => ({
+      ...{ deviceId, engine: engineA, failMode: 'fail-open', contentVersion, offset },
+    });
+    const inventory = createInventory(pool);
+    const versions = async () => (await inventory.devices()).map((one) => [one.deviceId, one.contentVersion]);
+    await saveDevices(pool, []);
+    await saveDevices(pool, [row('b', 1, 7), row('a', 1, 5)]);
+    const { offset: _offset, ...device } = row('a', 1, 5);
+    expect((await inventory.devices())[0]).toEqual(device);
+    // A process that lost the partition writes late: what a later poll said stays.
+    await saveDevices(pool, [row('a', 2, 9), row('b', 2, 6)]);
+    expect(await versions()).toEqual([
+      ['a', 2],
+      ['b', 1],
+    ]);
+  },
+  'readSession commitBatch readFoldedDigest createEvidenceReader readEvidence': async () => {
+    const { session, results, windows, waiting } = judged();
+    expect(await readSession(pool, 'r1', digestOf)).toBeNull();
+    expect(await createEvidenceReader(pool).judgeStatus('r1')).toBeNull();
+    const place = { topic: 'windows', partition: 3, from: 0, to: 5 };
+    await commitBatch(pool, place, [{ session, results, waiting: [waiting], changed: true }]);
+    expect(await readSession(pool, 'r1', digestOf)).toEqual(session);
+    expect(await readEvidence(pool, 'r1')).toEqual(results.map((result) => result.evidence));
+    expect(await createEvidenceReader(pool).judgeStatus('r1')).toEqual(results.at(-1)?.status);
+    expect(await readFoldedDigest(pool, 'r1', 1, 0)).toBe(digestOf(windows[1]));
+    expect(await readFoldedDigest(pool, 'r1', 1, 7)).toBeNull();
+    expect(await readWatermark(pool, 'judge', 'windows', 3)).toBe(5);
+    // Another judge went on meanwhile: nothing of this batch is written.
+    await expect(commitBatch(pool, place, [])).rejects.toMatchObject({ code: 'SRP_INTEGRITY_WATERMARK' });
+  },
+  'readDecisionsToNotify markNotified': async () => {
+    const decisions = await readDecisionsToNotify(pool);
+    const verdicts = judged().results.flatMap((result) => result.verdicts);
+    expect(verdicts.map((verdict) => verdict.kind)).toEqual(['halt', 'hold']);
+    expect(decisions).toEqual(verdicts.map((verdict) => ({ releaseId: 'r1', verdict })));
+    for (const decision of decisions) await markNotified(pool, decision);
+    expect(await readDecisionsToNotify(pool)).toEqual([]);
+  },
+  'saveRelease readRelease listReleases saveEvent readEventHash': async () => {
+    const place = { partition: 2, offset: '9007199254740993' }; // beyond what a double holds
+    for (const id of ['r-1', 'r-2']) {
+      const events = streamOf(id);
+      const head = events.at(-1);
+      const state = foldEvents(events);
+      if (!head || !state) throw new Error('an empty stream');
+      for (const event of events) await saveEvent(pool, event, place);
+      await saveRelease(pool, { state, headHash: head.hash });
+      await saveRelease(pool, { state, headHash: head.hash });
+      expect(await readRelease(pool, id)).toEqual({ state, headHash: head.hash });
+      expect(await readEventHash(pool, id, head.seq)).toBe(head.hash);
+      expect(await readEventHash(pool, id, head.seq + 1)).toBeNull();
+    }
+    expect(await readRelease(pool, 'r-3')).toBeNull();
+    const list = async (filter: Partial<Parameters<typeof listReleases>[1]>) =>
+      (await listReleases(pool, { limit: 10, ...filter })).map((state) => state.releaseId);
+    expect(await list({})).toEqual(['r-1', 'r-2']);
+    expect(await list({ limit: 1, family: 'ips', phases: ['completed'] })).toEqual(['r-1']);
+    expect(await list({ family: 'other' })).toEqual([]);
+    expect(await list({ phases: ['halted'] })).toEqual([]);
+  },
+  'quarantine readQuarantine': async () => {
+    const found = { releaseId: 'r-1', seq: null, kind: 'undecodable', words: 'not JSON' } as const;
+    const place = { partition: 2, offset: '9007199254740993' };
+    await quarantine(pool, found, place);
+    await quarantine(pool, found, place);
+    expect(await readQuarantine(pool, 'r-1')).toEqual([{ ...found, ...place }]);
+  },
+  'writeSnapshot readSnapshot': async () => {
+    const write = (nextOffset: number, state: string) =>
+      writeSnapshot(pool, { topic: 'reports', partition: 1, nextOffset, state });
+    expect(await readSnapshot(pool, 'reports', 1)).toBeNull();
+    await write(10, 'ten');
+    await write(9, 'nine');
+    expect(await readSnapshot(pool, 'reports', 1)).toBe('ten');
+    await write(11, 'eleven');
+    expect(await readSnapshot(pool, 'reports', 1)).toBe('eleven');
+  },
+  'moveWatermark readWatermark withTransaction': async () => {
+    const place = { consumer: 'projector', topic: 'events', partition: 0 };
+    const read = () => readWatermark(pool, place.consumer, place.topic, place.partition);
+    expect(await read()).toBe(0);
+    await withTransaction(pool, (tx) => moveWatermark(tx, { ...place, from: 0, to: 4 }));
+    await expect(withTransaction(pool, (tx) => moveWatermark(tx, { ...place, from: 3, to: 8 }))).rejects.toMatchObject({
+      code: 'SRP_INTEGRITY_WATERMARK',
+    });
+    expect(await read()).toBe(4);
+    await withTransaction(pool, async (tx) => {
+      await moveWatermark(tx, { ...place, from: 4, to: 8 });
+      throw new Error('the work failed');
+    }).catch(() => {});
+    expect(await read()).toBe(4);
+  },
+};
+
+test('every function of infra/postgres runs against the schema and reads what it wrote', async () => {
+  await migrate(pool, silent);
+  for (const run of Object.values(statements)) await run();
+  const files = (await readdir(postgresFolder)).filter((file) => file.endsWith('.ts'));
+  const modules = await Promise.all(files.map((file) => import(join(postgresFolder, file))));
+  const exported = modules.flatMap((module) => Object.keys(module));
+  const covered = [...Object.keys(statements).flatMap((names) => names.split(' ')), 'migrate', 'createPool'];
+  expect(exported.filter((name) => !covered.includes(name))).toEqual([]);
+});
