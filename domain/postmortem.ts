@@ -5,7 +5,7 @@
 import type { StoredEvent } from '../events/catalogue.ts';
 import type { Counts } from './release.ts';
 import { foldEvents, isTerminal, type ReleaseState } from './release-state.ts';
-import { describeEvent, duration, plural, total } from './timeline.ts';
+import { describeEvent, duration, oneLine, plural, total } from './timeline.ts';
 
 type Found<T extends StoredEvent['type']> = Extract<StoredEvent, { type: T }>;
 
@@ -40,7 +40,7 @@ export const writePostmortem = (events: readonly StoredEvent[]): string => {
     '| --- | --- | --- | --- | --- |',
     ...events.map((event) => {
       const since = duration(Date.parse(event.occurredAt) - Date.parse(begin.occurredAt));
-      return `| #${event.seq} | ${event.occurredAt.slice(11, 23)} | ${since} | ${event.type} | ${cellText(describeEvent(event))} |`;
+      return `| #${event.seq} | ${event.occurredAt.slice(11, 23)} | ${since} | ${event.type} | ${quote(describeEvent(event))} |`;
     }),
     '',
     '## What people have to add',
@@ -53,7 +53,8 @@ export const writePostmortem = (events: readonly StoredEvent[]): string => {
   ].join('\n')}\n`;
 };
 
-const cellText = (text: string): string => text.replaceAll('|', '\\|').replaceAll('\n', ' ');
+/** What people and engines wrote: one line, and nothing in it is Markdown, HTML, the end of a table cell or a reference. */
+const quote = (text: string): string => oneLine(text).replaceAll(/[\\|`*_~<[\]]/g, '\\$&');
 
 const title = (state: ReleaseState): string => {
   const what = isTerminal(state) ? state.phase : `${state.phase}, not ended yet`;
@@ -70,7 +71,7 @@ const summary = (
   const stage = lastOf(events, 'StageOpened');
   const took = duration(Date.parse(end.occurredAt) - Date.parse(begin.occurredAt));
   const lines = [
-    `${state.requestedBy} requested release ${state.releaseId} of family ${state.family} at ${begin.occurredAt} ${ref(begin)}${state.note === '' ? '' : ` ("${state.note}")`}.`,
+    `Release ${state.releaseId} of family ${state.family} was requested by ${quote(state.requestedBy)} at ${begin.occurredAt} ${ref(begin)}${state.note === '' ? '' : ` ("${quote(state.note)}")`}.`,
     build
       ? `It was built as content ${build.data.contentVersion} with ${plural(build.data.rules, 'rule')} ${ref(build)}.`
       : '',
@@ -78,7 +79,7 @@ const summary = (
       ? `The last stage that opened was ${stage.data.stage + 1} (${stage.data.name}) ${ref(stage)}.`
       : 'No stage was opened: no device was offered it.',
     state.end
-      ? `It ended as **${state.phase}** after ${took}: ${state.end.reason} (${state.end.reasonCode}) ${ref(end)}.`
+      ? `It ended as **${state.phase}** after ${took}: ${quote(state.end.reason)} (${state.end.reasonCode}) ${ref(end)}.`
       : `It has not ended; the last event is ${end.type} ${ref(end)}.`,
   ];
   return ['## Summary', '', lines.filter((line) => line !== '').join(' ')];
@@ -96,6 +97,14 @@ const lastCounts = (events: readonly StoredEvent[]): { counts: Counts; event: St
 
 const impact = (state: ReleaseState, events: readonly StoredEvent[]): readonly string[] => {
   const found = lastCounts(events);
+  const opened = lastOf(events, 'StageOpened');
+  if (found === null && opened) {
+    return [
+      '## Impact',
+      '',
+      `Stage ${opened.data.stage + 1} was opened ${ref(opened)}; no event has counted its devices yet.`,
+    ];
+  }
   if (found === null) {
     const planned = firstOf(events, 'MatrixPlanned');
     const fleet = planned ? ` of ${planned.data.fleetDevices} enrolled ${ref(planned)}` : '';
@@ -103,7 +112,9 @@ const impact = (state: ReleaseState, events: readonly StoredEvent[]): readonly s
   }
   const { counts, event } = found;
   const plan = firstOf(events, 'RolloutPlanned');
-  const segments = Object.keys(plan?.data.stages.at(-1)?.devices ?? counts).sort();
+  // A device that came after the plan may be the first of its segment: it is counted all the same.
+  const planned = Object.keys(plan?.data.stages.at(-1)?.devices ?? {});
+  const segments = [...new Set([...planned, ...Object.keys(counts)])].sort();
   const row = (name: string, values: readonly (number | string)[]) => `| ${name} | ${values.join(' | ')} |`;
   const fields = ['enrolled', 'offered', 'installed', 'healthy', 'harmed', 'recovered'] as const;
   return [
@@ -207,8 +218,8 @@ const matrixFaults = (events: readonly StoredEvent[]): readonly string[] => {
         .filter((gate) => gate.verdict !== 'pass')
         .map((gate) => {
           const [detail] = gate.details;
-          const observed = `${gate.gate}: ${gate.observed}, needs ${gate.operator} ${gate.limit}`;
-          return `| ${event.data.result.cellId} | ${observed} | ${detail?.rule ?? ''} | ${cellText(detail?.words ?? '')} | ${ref(event)} |`;
+          const observed = quote(`${gate.gate}: ${gate.observed}, needs ${gate.operator} ${gate.limit}`);
+          return `| ${event.data.result.cellId} | ${observed} | ${detail?.rule ?? ''} | ${quote(detail?.words ?? '')} | ${ref(event)} |`;
         }),
     ),
     '',

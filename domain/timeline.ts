@@ -10,13 +10,18 @@ export const total = (counts: Counts, field: keyof SegmentCounts): number =>
 /** `1 device`, `3 devices`. */
 export const plural = (n: number, noun: string): string => `${n} ${noun}${n === 1 ? '' : 's'}`;
 
-/** Milliseconds as people say them: `340 ms`, `2.1 s`, `12 min`. */
+/** Milliseconds as people say them: `340 ms`, `2.1 s`, `12 min 5 s`, `2.5 h`. */
 export const duration = (ms: number): string => {
-  if (ms < 1_000) return `${Math.round(ms)} ms`;
-  if (ms < 60_000) return `${(ms / 1_000).toFixed(1)} s`;
-  if (ms < 7_200_000) return `${Math.floor(ms / 60_000)} min ${Math.round((ms % 60_000) / 1_000)} s`;
+  // Each unit ends where rounding would reach its limit: nobody says 1000 ms, 60.0 s or 1 min 60 s.
+  if (ms < 999.5) return `${Math.round(ms)} ms`;
+  if (ms < 59_950) return `${(ms / 1_000).toFixed(1)} s`;
+  const seconds = Math.round(ms / 1_000);
+  if (seconds < 7_200) return `${Math.floor(seconds / 60)} min ${seconds % 60} s`;
   return `${(ms / 3_600_000).toFixed(1)} h`;
 };
+
+/** What people and engines wrote, in one line: a line break or an escape sequence in it must not change what is around. */
+export const oneLine = (text: string): string => text.replaceAll(/[\s\p{Cc}]+/gu, ' ').trim();
 
 const devicesOf = (counts: Counts): string =>
   `${total(counts, 'offered')} offered, ${total(counts, 'installed')} installed, ${total(counts, 'healthy')} healthy, ${total(counts, 'harmed')} harmed, ${total(counts, 'recovered')} recovered`;
@@ -39,7 +44,9 @@ export const firstFault = (result: CellResult): string => {
 };
 
 /** One line, without the time and the type. */
-export const describeEvent = (event: NumberedEvent): string => {
+export const describeEvent = (event: NumberedEvent): string => oneLine(wordsOf(event));
+
+const wordsOf = (event: NumberedEvent): string => {
   switch (event.type) {
     case 'ReleaseTriggered': {
       const { family, requestedBy, note } = event.data;
@@ -55,7 +62,9 @@ export const describeEvent = (event: NumberedEvent): string => {
     }
     case 'BuildFailed': {
       const { findings } = event.data;
-      return `${plural(findings.length, 'finding')}; ${findings[0]?.file ?? ''}: ${findings[0]?.message ?? ''}`;
+      const [first] = findings;
+      const place = first?.file === undefined ? '' : `${first.file}${first.line ? `:${first.line}` : ''}: `;
+      return `${plural(findings.length, 'finding')}${first ? `; ${place}${first.message}` : ''}`;
     }
     case 'MatrixPlanned':
       return `${plural(event.data.cells.length, 'cell')} for ${plural(event.data.fleetDevices, 'device')}`;

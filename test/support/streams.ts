@@ -33,8 +33,10 @@ export const sampleVerdict: Verdict = {
   ...{ policyDigest: 'f'.repeat(64), firstTick: 0, lastTick: 4, codeVersion: 'test', firstHarmAt: 1_700_000_000_000 },
 };
 
+export type SampleKind = 'completed' | 'blocked' | 'halted' | 'halted-by-person' | 'cancelled';
+
 /** A whole stream, numbered from 1, one second between events. */
-export const sampleStream = (kind: 'completed' | 'blocked' | 'halted', policy: RolloutPolicy): NumberedEvent[] => {
+export const sampleStream = (kind: SampleKind, policy: RolloutPolicy): NumberedEvent[] => {
   const by = { triggeredBy: 'workflow', by: 'release' } as const;
   const stages = planStages(policy.stages, { [segment]: ['a', 'b', 'c'] }, 'salt', (_salt, id) => id.charCodeAt(0));
   const head: ReleaseEvent[] = [
@@ -57,7 +59,7 @@ export const sampleStream = (kind: 'completed' | 'blocked' | 'halted', policy: R
     { type: 'MatrixFailed', data: { failed: [cell.cellId], wallMs: 20 } },
     { type: 'ReleaseFailed', data: { ...by, reasonCode: 'matrix-failed', reason: '1 of 1 cells did not pass' } },
   ];
-  const signed: ReleaseEvent[] = [
+  const approved: ReleaseEvent[] = [
     { type: 'MatrixCellPassed', data: { result: result('pass') } },
     { type: 'MatrixPassed', data: { cells: 1, wallMs: 20 } },
     { type: 'SignatureAdded', data: { keyId: 'k1', signer: 'release-key-1', covers: [2, 3] } },
@@ -71,6 +73,9 @@ export const sampleStream = (kind: 'completed' | 'blocked' | 'halted', policy: R
         data: { by: `boss-${i + 1}`, note: '', granted: i + 1, needed: policy.approvals },
       }),
     ),
+  ];
+  const signed: ReleaseEvent[] = [
+    ...approved,
     { type: 'RolloutPlanned', data: { salt: 'salt', stages, previous: content(1) } },
   ];
   const open = (stage: number): ReleaseEvent => ({
@@ -101,7 +106,23 @@ export const sampleStream = (kind: 'completed' | 'blocked' | 'halted', policy: R
     { type: 'RolloutCompleted', data: { counts: counts(0, 0) } },
     { type: 'ReleaseCompleted', data: { contentVersion: 2 } },
   ];
-  const tails = { completed: [...signed, ...completed], blocked, halted: [...signed, ...halted] };
+  const asked = { triggeredBy: 'person', by: 'sre', reasonCode: 'person-halt', reason: 'customers call' } as const;
+  const haltedByPerson: ReleaseEvent[] = [
+    open(0),
+    { type: 'StageEvidenceRecorded', data: evidence(0) },
+    { type: 'HaltRequested', data: { ...asked, stage: 0 } },
+    { type: 'ExposureFrozen', data: { directorVersion: 3, frozenAt: 1_700_000_012_500, triggeredBy: 'person' } },
+    { type: 'RollbackPublished', data: { rollbackVersion: 3, directorVersion: 4 } },
+    { type: 'HaltVerified', data: { counts: counts(2, 1), recovered: false, waitedMs: 4000 } },
+    { type: 'ReleaseHalted', data: asked },
+  ];
+  const tails: Readonly<Record<SampleKind, readonly ReleaseEvent[]>> = {
+    completed: [...signed, ...completed],
+    blocked,
+    halted: [...signed, ...halted],
+    'halted-by-person': [...signed, ...haltedByPerson],
+    cancelled: [...approved, { type: 'ReleaseCancelled', data: { ...asked, reasonCode: 'person-cancel' } }],
+  };
   return number([...head, ...tails[kind]]);
 };
 
