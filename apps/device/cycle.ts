@@ -87,6 +87,13 @@ export const beat = (device: Device, document: DirectorDocument | null): Heartbe
   return { reports, wants };
 };
 
+/** Reports that no gateway took go out before those of the next heartbeat; the oldest are given up first. */
+export const keepUnsent = (device: Device, reports: readonly SignedReport[]): void => {
+  device.outbox = [...device.outbox, ...reports].slice(-outboxLimit);
+};
+
+const outboxLimit = 50;
+
 /** Whether the device may take what it wants now: acknowledged, and the document (the lease) still in force. */
 export const mayInstall = (wants: Heartbeat['wants'], answer: ReportResult, expiresAt: number, now: number): boolean =>
   wants !== null && expiresAt > now && (!wants.needsAcknowledgement || (answer.acknowledgedUntil ?? 0) > now);

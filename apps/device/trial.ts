@@ -36,9 +36,11 @@ export const createTrials = (
   const known = new Map<string, Promise<Trial>>();
   return (engine, digest, rules, profile) => {
     const name = `${engineId(engine)} ${digest} ${profile}`;
-    const found =
-      known.get(name) ??
-      rules().then((bytes) => tryContent(engines, engine, bytes, profiles.get(profile) ?? new Uint8Array()));
+    const before = known.get(name);
+    if (before) return before;
+    const found = rules().then((bytes) =>
+      tryContent(engines, engine, bytes, profiles.get(profile) ?? new Uint8Array()),
+    );
     known.set(name, found);
     // A failed fetch is this device's failure, not the answer for the next one.
     found.catch(() => known.delete(name));

@@ -6,22 +6,28 @@ import { z } from 'zod';
 import { SigrelError } from '../../domain/errors.ts';
 
 const share = z.number().gt(0).lte(1);
-const addsUp = (shares: readonly { readonly share: number }[]): boolean =>
-  Math.abs(shares.reduce((sum, one) => sum + one.share, 0) - 1) < 1e-6;
+const sumOf = (shares: readonly { readonly share: number }[]): number =>
+  shares.reduce((sum, one) => sum + one.share, 0);
+/** A list whose shares are the whole. */
+const shares = <T extends z.ZodType<{ readonly share: number }>>(one: T) =>
+  z
+    .array(one)
+    .min(1)
+    .refine((list) => Math.abs(sumOf(list) - 1) < 1e-6, {
+      error: ({ input }) => `the shares add up to ${Number(sumOf(input as never).toFixed(6))}, expected 1`,
+    });
 
+const segment = z.strictObject({ engine: z.string().min(1), failMode: z.enum(['fail-open', 'fail-closed']), share });
+const profile = z.strictObject({ name: z.string().regex(/^[a-z0-9-]+$/, 'expected a-z 0-9 -'), share });
 const schema = z.strictObject({
   devices: z.number().int().min(1).max(100_000),
-  segments: z
-    .array(z.strictObject({ engine: z.string().min(1), failMode: z.enum(['fail-open', 'fail-closed']), share }))
-    .min(1)
-    .refine(addsUp, 'the shares of the segments do not add up to 1'),
+  segments: shares(segment),
   /** Field traffic: `<name>.pcap` in `traffic`. */
   traffic: z.string().min(1),
-  profiles: z
-    .array(z.strictObject({ name: z.string().regex(/^[a-z0-9-]+$/, 'expected a-z 0-9 -'), share }))
-    .min(1)
-    .refine(addsUp, 'the shares of the profiles do not add up to 1'),
+  profiles: shares(profile),
 });
+const fieldsOf = ([first]: readonly PropertyKey[]): object =>
+  first === 'segments' ? segment.shape : first === 'profiles' ? profile.shape : schema.shape;
 
 export type FleetFile = z.output<typeof schema> & {
   /** Profile -> capture. */
@@ -42,14 +48,17 @@ export const readFleetFile = async (path: string): Promise<FleetFile> => {
   const parsed = schema.safeParse(written);
   if (!parsed.success) {
     const [issue] = parsed.error.issues;
-    throw refuse(`${issue?.path.map(String).join('.') || 'the file'}: ${issue?.message}`);
+    const expected =
+      issue?.code === 'unrecognized_keys' ? `; expected ${Object.keys(fieldsOf(issue.path)).join(', ')}` : '';
+    throw refuse(`${issue?.path.map(String).join('.') || 'the file'}: ${issue?.message}${expected}`);
   }
   const { traffic, profiles } = parsed.data;
   const captures = new Map<string, Uint8Array>();
   for (const { name } of profiles) {
     const file = resolve(dirname(path), traffic, `${name}.pcap`);
     const bytes = await readFile(file).catch(() => null);
-    if (bytes === null) throw refuse(`profile ${name}: there is no capture ${file}`);
+    if (bytes === null)
+      throw refuse(`profile ${name}: there is no capture ${file}; expected a file in "traffic" (${traffic})`);
     captures.set(name, bytes);
   }
   return { ...parsed.data, captures };

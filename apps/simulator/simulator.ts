@@ -13,7 +13,16 @@ import { deviceKey } from '../../infra/device-auth.ts';
 import type { Pack } from '../../infra/engines/packs.ts';
 import { createEngineRunner } from '../../infra/engines/runner.ts';
 import { openRepository, type Poll, type RepositoryClient } from '../../infra/tuf/client.ts';
-import { beat, type Device, failUpdate, install, mayInstall, newDevice, type SignedReport } from '../device/cycle.ts';
+import {
+  beat,
+  type Device,
+  failUpdate,
+  install,
+  keepUnsent,
+  mayInstall,
+  newDevice,
+  type SignedReport,
+} from '../device/cycle.ts';
 import { createTrials } from '../device/trial.ts';
 import type { FleetFile } from './fleet-file.ts';
 
@@ -86,7 +95,7 @@ export const startSimulator = async (options: SimulatorOptions): Promise<Simulat
     );
     if (answers === null) {
       // What is not a poll must not be lost; the next heartbeat brings a poll of its own.
-      for (const [index, { reports }] of heartbeats.entries()) keep(group[index], reports.slice(0, -1));
+      for (const [index, device] of group.entries()) keepUnsent(device, heartbeats[index]?.reports.slice(0, -1) ?? []);
       return;
     }
     if (heard.size < devices.length) {
@@ -105,7 +114,7 @@ export const startSimulator = async (options: SimulatorOptions): Promise<Simulat
       said.push(await installOn(device, seen, wants));
     }
     if (installers.length > 0 && (await send(options.gatewayUrl, said)) === null) {
-      for (const [index, device] of installers.entries()) keep(device, said[index] ?? []);
+      for (const [index, device] of installers.entries()) keepUnsent(device, said[index] ?? []);
     }
   };
 
@@ -138,10 +147,6 @@ export const startSimulator = async (options: SimulatorOptions): Promise<Simulat
 };
 
 type Wants = NonNullable<ReturnType<typeof beat>['wants']>;
-
-const keep = (device: Device | undefined, reports: readonly SignedReport[]): void => {
-  if (device) device.outbox = [...device.outbox, ...reports].slice(-50);
-};
 
 /** Unevenly over the segments as the file says; the profiles are spread evenly over every segment. */
 const makeDevices = (fleet: FleetFile, packs: readonly Pack[], fleetKey: Uint8Array): readonly Device[] => {
