@@ -54,7 +54,7 @@ export const bundleWorkflows = (): Promise<WorkflowBundle> =>
     },
   });
 
-/** `engineSlots`: engines that run at once, about the number of cores. `stop` waits for what is under way, at most 10 s. */
+/** `engineSlots`: engines that run at once, about the number of cores. `stop` lets what is under way end. */
 export const startWorker = async (options: {
   readonly connection: NativeConnection;
   readonly namespace: string;
@@ -77,7 +77,8 @@ export const startWorker = async (options: {
       taskQueue,
       activities,
       maxConcurrentActivityTaskExecutions: slots,
-      shutdownGraceTime: '10s',
+      // A watch over a stage never ends by itself: it is told to after this time and goes on in the next worker.
+      shutdownGraceTime: '1s',
       interceptors: { activity: [() => ({ inbound: explainFailures(log) })] },
       ...(workflowBundle ? { workflowBundle } : {}),
     });

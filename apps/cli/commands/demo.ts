@@ -1,6 +1,7 @@
 /** `sigrel demo`: three releases on real servers and real engines, and what came of them as Kafka has it. */
 import { mkdir, rm, writeFile } from 'node:fs/promises';
 import { join, relative } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Command } from 'commander';
 import { writePostmortem } from '../../../domain/postmortem.ts';
 import { foldEvents, type ReleaseState } from '../../../domain/release-state.ts';
@@ -180,57 +181,70 @@ export const addDemoCommand = (program: Command, global: Global): void => {
     });
 };
 
+/** What has to be ended, whatever happens. */
+type Stage = {
+  simulator: Simulator | null;
+  /** What is being started: it is not recorded before it runs, and could not be found to be stopped. */
+  starting: Promise<unknown>;
+};
+
+/** 0: all as told, 1: not, 130: interrupted. Nothing that was started is left, except with `keep`. */
 const runDemo = async (
   config: Config,
   { keep, progress }: { readonly keep: boolean; readonly progress: Progress },
 ): Promise<number> => {
-  const started = Date.now();
-  let simulator: Simulator | null = null;
-  let busy: Promise<unknown> = Promise.resolve();
-  const stop = async (): Promise<void> => {
-    await simulator?.stop();
-    await bringDown(config);
-  };
-  const interrupted = async (): Promise<void> => {
-    note('\ninterrupted: stopping what was started ...');
-    // What is being started is not recorded yet: it could not be found to be stopped.
-    await Promise.race([busy.catch(() => {}), new Promise((resolve) => setTimeout(resolve, 20_000).unref())]);
-    await stop();
-    process.exit(130);
-  };
-  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => void interrupted());
+  const stage: Stage = { simulator: null, starting: Promise.resolve() };
+  const interrupted = new Promise<'interrupted'>((resolve) => {
+    for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => resolve('interrupted'));
+  });
+  const performance = perform(config, stage, { keep, progress });
+  performance.catch(() => {}); // after an interruption its failure is no news
+  let kept = false;
+  try {
+    const ended = await Promise.race([performance, interrupted]);
+    if (ended === 'interrupted') {
+      note('\ninterrupted: stopping what was started ...');
+      await Promise.race([stage.starting.catch(() => {}), sleep(20_000)]);
+      return 130;
+    }
+    kept = keep;
+    return ended;
+  } finally {
+    await stage.simulator?.stop();
+    await (kept ? leaveFleet(config) : bringDown(config));
+  }
+};
 
-  out(paint('bold', 'sigrel demo: three releases on real Temporal, Kafka, PostgreSQL and Suricata'));
-  const during = <T>(work: Promise<T>): Promise<T> => {
-    busy = work;
+const perform = async (
+  config: Config,
+  stage: Stage,
+  { keep, progress }: { readonly keep: boolean; readonly progress: Progress },
+): Promise<number> => {
+  const started = Date.now();
+  const starting = <T>(work: Promise<T>): Promise<T> => {
+    stage.starting = work;
     return work;
   };
-  try {
-    await during(discard(config));
-    await during(bringUp(config, progress));
-    const bundle = await bundleFolder(join(examples, 'families', 'ips'), undefined);
-    const family = await openApi(config).post<FamilyAnswer>('/families', { bundle });
-    const file = join(examples, 'demo', 'fleet.yaml');
-    simulator = await simulateFleet(config, { file, family: family.family, heartbeatMs, progress });
-    const segments = new Set(simulator.devices.map(({ engine, failMode }) => `${engine.version} ${failMode}`));
-    out(
-      `${simulator.devices.length} devices in ${segments.size} segments run content 1 on ${family.engines.join(', ')}`,
-    );
+  out(paint('bold', 'sigrel demo: three releases on real Temporal, Kafka, PostgreSQL and Suricata'));
+  await starting(discard(config));
+  await starting(bringUp(config, progress));
+  const bundle = await bundleFolder(join(examples, 'families', 'ips'), undefined);
+  const { family, engines } = await openApi(config).post<FamilyAnswer>('/families', { bundle });
+  const file = join(examples, 'demo', 'fleet.yaml');
+  const simulator = await starting(simulateFleet(config, { file, family, heartbeatMs, progress }));
+  stage.simulator = simulator;
+  const segments = new Set(simulator.devices.map(({ engine, failMode }) => `${engine.version} ${failMode}`));
+  const fleet = `${simulator.devices.length} devices in ${segments.size} segments run content 1 on`;
+  out(wrap(`${fleet} ${engines.join(', ')}`, ''));
 
-    const told: Told[] = [];
-    for (const story of stories) told.push(await tell(config, story));
+  const told: Told[] = [];
+  for (const story of stories) told.push(await tell(config, story));
 
-    const file_ = join(config.stateDir, 'postmortem-demo-blocks-field.md');
-    const halted = told.at(-1);
-    if (halted) await writeFile(file_, writePostmortem(halted.events));
-    summarise(config, told, { keep, postmortem: file_, started });
-    return told.every(({ failed }) => failed.length === 0) ? 0 : 1;
-  } finally {
-    if (keep) {
-      await simulator?.stop();
-      await during(leaveFleet(config));
-    } else await during(stop());
-  }
+  const postmortem = join(config.stateDir, 'postmortem-demo-blocks-field.md');
+  const halted = told.at(-1);
+  if (halted) await writeFile(postmortem, writePostmortem(halted.events));
+  summarise(config, told, { keep, postmortem, started });
+  return told.every(({ failed }) => failed.length === 0) ? 0 : 1;
 };
 
 /** The same fleet in a process of its own, which outlives this one. */
