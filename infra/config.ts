@@ -34,6 +34,7 @@ const variables = z.strictObject({
   SIGREL_LOG_LEVEL: z.enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent']).default('info'),
   // Read where they are used, before or beside a configuration; listed here so that a misspelt name is refused.
   SIGREL_API_URL: z.url().optional(),
+  SIGREL_USER: z.string().min(1).optional(),
   SIGREL_DEBIAN_MIRROR: z.string().optional(),
   SIGREL_DEBIAN_SECURITY_MIRROR: z.string().optional(),
   SIGREL_SHARED: z.string().optional(),

@@ -28,9 +28,9 @@ export const readRunning = (config: Config): Running => ({
 export const bringUp = async (config: Config, progress: Progress): Promise<readonly string[]> => {
   const given = { temporal: config.temporal.address, kafka: config.kafka.brokers, postgres: config.postgres.url };
   const namespaces = [config.temporal.namespace];
-  const servers = await step(progress, 'servers', () =>
-    startServers({ stateDir: config.stateDir, given, namespaces, progress }),
-  );
+  // No step around it: what takes long in it says so itself.
+  progress('Temporal, Kafka and PostgreSQL ...');
+  const servers = await startServers({ stateDir: config.stateDir, given, namespaces, progress });
   const started: string[] = serverNames.filter((name) => !servers.found.includes(name));
   const missing = serviceNames.filter((name) => !readServices(config.stateDir)[name]);
   if (missing.length === 0) return started;
