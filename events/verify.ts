@@ -62,6 +62,9 @@ export const verifyStream = (releaseId: string, records: readonly LogRecord[]): 
     } else if (event.prevHash !== previous) {
       report('chain', seq, record, 'it does not name the event before it');
       whole = false;
+    } else if (seq === 1 && event.type !== 'ReleaseTriggered') {
+      report('chain', seq, record, `a stream begins with ReleaseTriggered, not ${event.type}`);
+      whole = false;
     }
     if (whole) events.push(event);
     previous = event.hash;

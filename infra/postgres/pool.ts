@@ -20,6 +20,10 @@ export const createPool = (url: string, application: string, log: Log): Pool => 
   return pool;
 };
 
+/** PostgreSQL refused the data itself (SQLSTATE class 22: text with NUL, a number out of range): it will at every attempt. */
+export const isDataError = (error: unknown): error is Error =>
+  error instanceof pg.DatabaseError && error.code?.startsWith('22') === true;
+
 /** Runs `work` in one transaction: committed when it resolves, rolled back when it rejects. */
 export const withTransaction = async <T>(pool: Pool, work: (tx: Queryable) => Promise<T>): Promise<T> => {
   const client = await pool.connect();

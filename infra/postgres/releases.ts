@@ -76,17 +76,19 @@ export type Quarantined = {
   readonly words: string;
 };
 
+/** Takes any text: PostgreSQL has no NUL, and what is set aside must not stop who sets it aside. */
 export const quarantine = async (db: Queryable, found: Quarantined, place: Place): Promise<void> => {
+  const shown = (text: string) => text.replaceAll('\0', '\ufffd');
   await db.query(
     `insert into quarantined_events (partition, log_offset, release_id, seq, kind, words) values ($1, $2, $3, $4, $5, $6)
      on conflict do nothing`,
-    [place.partition, place.offset, found.releaseId, found.seq, found.kind, found.words],
+    [place.partition, place.offset, shown(found.releaseId), found.seq, found.kind, shown(found.words)],
   );
 };
 
 export const readQuarantine = async (db: Queryable, releaseId: string): Promise<readonly (Quarantined & Place)[]> => {
   const { rows } = await db.query<{
-    seq: number | null;
+    seq: string | null;
     kind: Quarantined['kind'];
     words: string;
     partition: number;
@@ -96,5 +98,9 @@ export const readQuarantine = async (db: Queryable, releaseId: string): Promise<
      order by partition, log_offset`,
     [releaseId],
   );
-  return rows.map(({ log_offset, ...row }) => ({ releaseId, ...row, offset: log_offset }));
+  return rows.map(({ seq, log_offset, ...row }) => ({
+    ...{ releaseId, seq: seq === null ? null : Number(seq) },
+    ...row,
+    offset: log_offset,
+  }));
 };

@@ -152,6 +152,39 @@ test('what is no part of a stream is set aside, and the stream goes on', async (
   expect(await readQuarantine(database.pool, id)).toEqual(aside);
 });
 
+test('a text that a database cannot hold is shown as it was written', async () => {
+  await start();
+  const id = newId();
+  const [triggered, ...rest] = streamOf(id);
+  if (triggered?.type !== 'ReleaseTriggered') throw new Error('a stream begins with ReleaseTriggered');
+  const events = chainEvents(null, [{ ...triggered, data: { ...triggered.data, note: 'a\u0000b' } }, ...rest]);
+  await record(events);
+  await caughtUp();
+  expect(await readRelease(database.pool, id)).toEqual(rowOf(events));
+});
+
+test('a record that can be no event of a stream stops none of those behind it', async () => {
+  await start();
+  const id = newId();
+  const [triggered, second] = streamOf(id) as [StoredEvent, StoredEvent];
+  const chained = (event: StoredEvent) => encodeEvent(chainEvents(null, [event])[0] as StoredEvent);
+  await write(id, chained({ ...second, seq: 1 }));
+  await write(id, chained({ ...triggered, seq: 3_000_000_000 }));
+  await write(id, chained({ ...triggered, occurredAt: '0000-01-01T00:00:00Z' }));
+  await caughtUp();
+  expect((await readQuarantine(database.pool, id)).map(({ kind, seq }) => [kind, seq])).toEqual([
+    ['chain', 1],
+    ['gap', 3_000_000_000],
+    ['undecodable', 1],
+  ]);
+  expect(await readRelease(database.pool, id)).toBeNull();
+  const strange = `${id}\u0000`;
+  const [stranger] = streamOf(strange);
+  await write(strange, encodeEvent(stranger as StoredEvent));
+  await caughtUp();
+  expect(await readQuarantine(database.pool, `${id}\ufffd`)).toMatchObject([{ kind: 'undecodable', seq: 1 }]);
+});
+
 test('a projector that is started again goes on at its place and folds nothing twice', async () => {
   const first = await start();
   const id = newId();

@@ -63,4 +63,14 @@ describe('verifying a stream', () => {
     expect(report.findings).toMatchObject([{ kind: 'undecodable', offset: String(values.length) }]);
     expect(report.events).toEqual(stream);
   });
+
+  test('a chain that begins with another event than ReleaseTriggered is no stream of a release', () => {
+    const headless = chainEvents(
+      null,
+      stream.slice(1).map((event) => ({ ...event, seq: event.seq - 1 })),
+    );
+    const report = verifyStream('r-1', inLog(headless.map(encodeEvent)));
+    expect(report.events).toEqual([]);
+    expect(report.findings.map(({ kind, seq }) => [kind, seq])).toEqual([['chain', 1]]);
+  });
 });
