@@ -42,12 +42,27 @@ const acquire = async (path: string, timeoutMs: number): Promise<void> => {
       );
       if (taken) return;
       const owner = await readFile(path, 'utf8').catch(() => null);
-      if (owner !== null && !isSame(parseIdentity(owner))) await rm(path, { force: true });
+      if (owner !== null && !isSame(parseIdentity(owner))) await clear(path, owner, timeoutMs);
       else if (Date.now() > deadline) {
         throw new SigrelError('SRP_DEP_LOCK', `process ${owner} holds ${path} for more than ${timeoutMs} ms`);
       } else await sleep(5);
     }
   } finally {
     await rm(claim, { force: true });
+  }
+};
+
+/**
+ * Takes away the lock of a dead owner. One at a time, and only while it is still that owner's: who has found the same dead
+ * owner a moment later must not take away the lock of the one who came after it.
+ */
+const clear = async (path: string, dead: string, timeoutMs: number): Promise<void> => {
+  const clearing = `${path}.clear`;
+  await acquire(clearing, timeoutMs);
+  try {
+    const owner = await readFile(path, 'utf8').catch(() => null);
+    if (owner === dead) await rm(path, { force: true });
+  } finally {
+    await rm(clearing, { force: true });
   }
 };

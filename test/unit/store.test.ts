@@ -58,6 +58,14 @@ describe('the lock', () => {
     expect(await withLock(path, async () => 'again')).toBe('again');
   });
 
+  test('is taken over also when the one who was taking it over died', async () => {
+    const path = join(dir, 'twice-dead');
+    await writeFile(path, '999999999-1');
+    await writeFile(`${path}.clear`, '999999998-1');
+    expect(await withLock(path, async () => 'done')).toBe('done');
+    expect((await readdir(dir)).filter((name) => name.startsWith('twice-dead'))).toEqual([]);
+  });
+
   test('is given back when the work fails', async () => {
     const path = join(dir, 'failing');
     await expect(withLock(path, async () => Promise.reject(new Error('broken')))).rejects.toThrow('broken');
