@@ -42,12 +42,13 @@ const kill = async (service: ServiceName): Promise<void> => {
 
 beforeAll(async () => {
   stateDir = await mkdtemp(join(tmpdir(), 'sigrel-faults-'));
-  const given = { temporal: inject('temporalAddress'), postgres: inject('postgresUrl') };
+  const given = { temporal: inject('temporalAddress') };
   servers = await startServers({ stateDir, given, progress: () => {} });
   pipeline = await startPipeline({
     namespace: 'faults',
     devices,
     kafkaBrokers: servers.kafka.brokers,
+    postgresUrl: servers.postgres.url,
     only: serviceNames.filter((name) => !apart.includes(name)),
     beforeFleet: async (env) => {
       for (const service of apart) await launch(env, service);
@@ -136,6 +137,21 @@ describe('faults in the middle of a rollout', () => {
     expect((await pollAsNewDevice()).kind).toBe('no-offer');
     expect(running(version)).toBeLessThan(devices / 2);
     await servers.start('kafka');
+    const state = await pipeline.wait(id);
+    expect(state.phase).toBe('completed');
+    await expectWhole(id, 'completed');
+  });
+
+  test('PostgreSQL is killed and started again: the lease runs out, and the release goes on', async () => {
+    const id = await pipeline.release('good', 'postgres-killed');
+    const { build } = await pipeline.wait(id, inStage(0));
+    const version = build?.contentVersion ?? -1;
+    await until(() => running(version) > 0);
+    await servers.kill('postgres');
+    await until(async () => (await director()).expiresAt < Date.now());
+    expect((await pollAsNewDevice()).kind).toBe('no-offer');
+    expect(running(version)).toBeLessThan(devices / 2);
+    await servers.start('postgres');
     const state = await pipeline.wait(id);
     expect(state.phase).toBe('completed');
     await expectWhole(id, 'completed');

@@ -57,11 +57,12 @@ export type Pipeline = {
   stop(): Promise<void>;
 };
 
-/** `kafkaBrokers`: a broker of the test's own. `only`: services in this process; the others are the test's. */
+/** `kafkaBrokers`, `postgresUrl`: servers of the test's own. `only`: services in this process; the others are the test's. */
 export const startPipeline = async (options: {
   readonly namespace: string;
   readonly devices: number;
   readonly kafkaBrokers?: readonly string[];
+  readonly postgresUrl?: string;
   readonly only?: readonly ServiceName[];
   /** Called when the services of this process run and before the fleet is enrolled. */
   readonly beforeFleet?: (env: Readonly<Record<string, string>>) => Promise<void>;
@@ -69,10 +70,9 @@ export const startPipeline = async (options: {
   const stateDir = await mkdtemp(join(tmpdir(), 'sigrel-pipeline-'));
   const brokers = options.kafkaBrokers ?? inject('kafkaBrokers');
   const database = `pipeline_${randomUUID().replaceAll('-', '')}`;
-  const admin = new pg.Client({ connectionString: inject('postgresUrl') });
-  await admin.connect();
-  await admin.query(`create database ${database}`);
-  const postgres = new URL(inject('postgresUrl'));
+  const serverUrl = options.postgresUrl ?? inject('postgresUrl');
+  await administer(serverUrl, `create database ${database}`);
+  const postgres = new URL(serverUrl);
   postgres.pathname = `/${database}`;
   const env = {
     SIGREL_STATE_DIR: stateDir,
@@ -139,11 +139,17 @@ export const startPipeline = async (options: {
       await simulator.stop();
       await services.stop();
       await forgetServices(stateDir);
-      await admin.query(`drop database ${database} with (force)`);
-      await admin.end();
+      await administer(serverUrl, `drop database ${database} with (force)`);
       await rm(stateDir, { recursive: true, force: true });
     },
   };
+};
+
+const administer = async (serverUrl: string, statement: string): Promise<void> => {
+  const client = new pg.Client({ connectionString: serverUrl });
+  await client.connect();
+  await client.query(statement);
+  await client.end();
 };
 
 const waitLimitMs = 120_000;
