@@ -1,7 +1,8 @@
-import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
+import { identify } from '../../infra/servers/processes.ts';
 import { createFileBlobs, sha256 } from '../../infra/store/blobs.ts';
 import { withLock } from '../../infra/store/lock.ts';
 
@@ -50,7 +51,6 @@ describe('the lock', () => {
     const path = join(dir, 'owned');
     await writeFile(path, '999999999-1');
     expect(await withLock(path, async () => 'done')).toBe('done');
-    const { identify } = await import('../../infra/servers/processes.ts');
     const parent = identify(process.ppid);
     await writeFile(path, `${parent?.pid}-${parent?.started}`);
     await expect(withLock(path, async () => 'never', 30)).rejects.toMatchObject({ code: 'SRP_DEP_LOCK' });
@@ -64,6 +64,21 @@ describe('the lock', () => {
     await writeFile(`${path}.clear`, '999999998-1');
     expect(await withLock(path, async () => 'done')).toBe('done');
     expect((await readdir(dir)).filter((name) => name.startsWith('twice-dead'))).toEqual([]);
+  });
+
+  test('of a living owner stays, when the dead one that was found before it is taken away', async () => {
+    const path = join(dir, 'found-dead');
+    const parent = identify(process.ppid);
+    const living = `${parent?.pid}-${parent?.started}`;
+    await writeFile(path, '999999999-1');
+    await writeFile(`${path}.clear`, living);
+    const waiting = expect(withLock(path, async () => 'never', 500)).rejects.toMatchObject({ code: 'SRP_DEP_LOCK' });
+    const clears = async () => (await readdir(dir)).some((name) => name.startsWith('found-dead.clear.'));
+    await vi.waitUntil(clears, { interval: 5 });
+    await writeFile(path, living);
+    await rm(`${path}.clear`);
+    await waiting;
+    expect(await readFile(path, 'utf8')).toBe(living);
   });
 
   test('is given back when the work fails', async () => {
