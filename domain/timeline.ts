@@ -40,7 +40,7 @@ export const firstFault = (result: CellResult): string => {
   if (!gate) return '';
   const [detail] = gate.details;
   const rule = detail?.rule === undefined ? '' : `rule ${detail.rule}: `;
-  return `${gate.gate} ${gate.observed}, needs ${gate.operator} ${gate.limit}${detail ? `; ${rule}${detail.words}` : ''}`;
+  return `${gate.gate} ${gate.observed}, needs ${gate.operator} ${gate.limit}${detail ? `; ${rule}${oneLine(detail.words)}` : ''}`;
 };
 
 /** One line, without the time and the type. */

@@ -17,6 +17,16 @@ export const outJson = (value: unknown): void => out(JSON.stringify(value, null,
 /** Colours take no room: widths are those of what is seen. */
 // biome-ignore lint/suspicious/noControlCharactersInRegex: the escape sequences of colours
 const visible = (text: string): number => text.replaceAll(/\x1b\[[0-9;]*m/g, '').length;
+/** At most `count` visible characters, with the colours among them. */
+const characters = (count: number): string => `(?:(?:\\x1b\\[[0-9;]*m)*[^\\x1b]){1,${count}}(?:\\x1b\\[[0-9;]*m)*`;
+
+/** The text up to `width`, with `…` where something was left out; colours end there. */
+export const cut = (text: string, width: number): string => {
+  if (visible(text) <= width) return text;
+  const [kept] = text.match(new RegExp(characters(Math.max(1, width - 1)), 'u')) ?? [''];
+  return `${kept}…${kept.includes('\x1b') ? '\x1b[0m' : ''}`;
+};
+
 const pad = (text: string, width: number, right: boolean): string => {
   const spaces = ' '.repeat(Math.max(0, width - visible(text)));
   return right ? spaces + text : text + spaces;
@@ -31,21 +41,25 @@ export const table = (columns: readonly Column[], rows: readonly (readonly strin
   );
   const before = widths.slice(0, -1).reduce((sum, one) => sum + one + 2, 0);
   const room = Math.max(20, width - before);
-  const place = (cell: string, index: number): string => {
+  const place = (written: string, index: number): string => {
+    const cell = written.replaceAll(/[\r\n]+/g, ' ');
     const last = index === columns.length - 1;
     const right = columns[index]?.right === true;
     if (!last || right) return pad(cell, widths[index] ?? 0, right);
-    return visible(cell) <= room ? cell : wrap(cell, ' '.repeat(before), width).trimStart();
+    return visible(cell) <= room ? cell : wrap(cell, ' '.repeat(before), before + room).trimStart();
   };
   const line = (cells: readonly string[]): string => cells.map(place).join('  ').trimEnd();
   return [paint('dim', line(columns.map((column) => column.name))), ...rows.map(line)].join('\n');
 };
 
-/** Words wrapped to lines of at most `width`, each after `indent`. */
+/** Words wrapped to lines of at most `width`, each after `indent`; a word that is longer than a line is broken. */
 export const wrap = (text: string, indent: string, width = 100): string => {
+  const room = Math.max(1, width - indent.length);
+  const pieces = (word: string): readonly string[] =>
+    visible(word) <= room ? [word] : (word.match(new RegExp(characters(room), 'gu')) ?? [word]);
   const lines: string[] = [];
   let line = '';
-  for (const word of text.split(/\s+/)) {
+  for (const word of text.split(/\s+/).flatMap(pieces)) {
     if (line !== '' && indent.length + visible(line) + 1 + visible(word) > width) {
       lines.push(line);
       line = word;

@@ -2,7 +2,7 @@
 import type { CellResult, Counts } from '../../domain/release.ts';
 import { isTerminal, type Phase, type ReleaseState } from '../../domain/release-state.ts';
 import type { JudgeStatus } from '../../domain/stage-rule.ts';
-import { describeVerdict, duration, firstFault, plural, total } from '../../domain/timeline.ts';
+import { describeVerdict, duration, firstFault, oneLine, plural, total } from '../../domain/timeline.ts';
 import { bar, paint, table, wrap } from './output.ts';
 
 type Style = Parameters<typeof paint>[0];
@@ -43,7 +43,7 @@ export const statusLine = (state: ReleaseState, judge: JudgeStatus | null = null
       parts.push(paint('red', `${total(counts, 'harmed')} harmed`), `${total(counts, 'recovered')} recovered`);
     }
   }
-  if (state.end && state.phase !== 'completed') parts.push(state.end.reason);
+  if (state.end && state.phase !== 'completed') parts.push(oneLine(state.end.reason));
   if (judge && stage && !isTerminal(state)) parts.push(`key ${shortNumber(judge.statA)}`);
   return parts.join(' · ');
 };
@@ -59,8 +59,11 @@ export const renderRelease = (state: ReleaseState, judge: JudgeStatus | null = n
   const took = duration(Date.parse(state.end?.at ?? state.changedAt) - Date.parse(state.startedAt));
   const facts: (readonly [string, string])[] = [
     ['family', state.family],
-    ['requested', `by ${state.requestedBy} at ${state.startedAt}${state.note === '' ? '' : ` (${state.note})`}`],
-    ['phase', `${paintPhase(state.phase)}${state.end ? ` after ${took}: ${state.end.reason}` : ''}`],
+    [
+      'requested',
+      oneLine(`by ${state.requestedBy} at ${state.startedAt}${state.note === '' ? '' : ` (${state.note})`}`),
+    ],
+    ['phase', `${paintPhase(state.phase)}${state.end ? ` after ${took}: ${oneLine(state.end.reason)}` : ''}`],
     ['events', String(state.seq)],
   ];
   if (state.build) {
@@ -79,12 +82,12 @@ export const renderRelease = (state: ReleaseState, judge: JudgeStatus | null = n
   }
   if (state.approvals) {
     const { needed, by } = state.approvals;
-    facts.push(['approvals', `${by.length} of ${needed}${by.length === 0 ? '' : `: ${by.join(', ')}`}`]);
+    facts.push(['approvals', `${by.length} of ${needed}${by.length === 0 ? '' : `: ${oneLine(by.join(', '))}`}`]);
   }
-  if (state.hold) facts.push(['held', paint('yellow', state.hold.reason)]);
+  if (state.hold) facts.push(['held', paint('yellow', oneLine(state.hold.reason))]);
   if (state.halt) {
     const { by, reason, rollbackVersion, recovered } = state.halt;
-    facts.push(['halted', paint('red', `by ${by}: ${reason}`)]);
+    facts.push(['halted', paint('red', oneLine(`by ${by}: ${reason}`))]);
     if (rollbackVersion !== null) {
       const outcome = recovered === null ? '' : recovered ? ', every harmed device recovered' : ', not all recovered';
       facts.push(['rollback', `content ${rollbackVersion}${outcome}`]);
@@ -104,11 +107,12 @@ export const renderRelease = (state: ReleaseState, judge: JudgeStatus | null = n
   for (const result of red) lines.push('', `  ${paint('red', result.cellId)}`, wrap(firstFault(result), '    '));
   for (const finding of state.findings) {
     const place = finding.file ? `${finding.file}${finding.line ? `:${finding.line}` : ''}: ` : '';
-    lines.push('', wrap(`${place}${finding.message}`, '  '));
+    lines.push('', wrap(oneLine(`${place}${finding.message}`), '  '));
   }
   if (state.rollout) lines.push('', renderStages(state), '', renderSegments(state, countsOf(state, judge)));
   const waiting = isTerminal(state) ? [] : (state.evidence?.waitingFor ?? []);
-  if (waiting.length > 0) lines.push('', ...waiting.map((finding) => `  waiting: ${finding.message}`));
+  if (waiting.length > 0)
+    lines.push('', ...waiting.map((finding) => wrap(oneLine(`waiting: ${finding.message}`), '  ')));
   return lines.join('\n');
 };
 
@@ -126,6 +130,7 @@ const shortNumber = (n: number): string =>
 const renderStages = (state: ReleaseState): string => {
   const { rollout } = state;
   if (!rollout) return '';
+  const width = Math.max(10, ...rollout.stages.map(({ name }) => name.length));
   const fleet = Object.values(rollout.stages.at(-1)?.devices ?? {}).reduce((a, b) => a + b, 0);
   return rollout.stages
     .map((stage, index) => {
@@ -134,7 +139,7 @@ const renderStages = (state: ReleaseState): string => {
       const word =
         index < rollout.passed ? paint('green', 'passed') : open ? paint('cyan', state.phase) : stopped(state, index);
       const share = fleet === 0 ? 0 : devices / fleet;
-      return `  ${String(index + 1)} ${stage.name.padEnd(10)} ${bar(share)} ${String(devices).padStart(6)} devices  ${word}`;
+      return `  ${String(index + 1)} ${stage.name.padEnd(width)} ${bar(share)} ${String(devices).padStart(6)} devices  ${word}`;
     })
     .join('\n');
 };
@@ -154,7 +159,9 @@ const renderSegments = (state: ReleaseState, counted: Counts): string => {
     return [segment, String(planned[segment] ?? 0), ...shown];
   };
   const columns = ['segment', 'devices', ...fields].map((name, index) => ({ name, right: index > 0 }));
-  return table(columns, Object.keys(planned).sort().map(row))
+  // A device that came after the plan may be the first of its segment.
+  const segments = [...new Set([...Object.keys(planned), ...Object.keys(counted)])].sort();
+  return table(columns, segments.map(row))
     .split('\n')
     .map((line) => `  ${line}`)
     .join('\n');

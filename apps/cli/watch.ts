@@ -5,6 +5,7 @@ import type { JudgeStatus } from '../../domain/stage-rule.ts';
 import { duration } from '../../domain/timeline.ts';
 import type { ReleaseAnswer } from '../../services/api/contract.ts';
 import { type Api, ApiError } from './context.ts';
+import { cut } from './output.ts';
 import { renderRelease, statusLine } from './view.ts';
 
 const lookEveryMs = 300;
@@ -49,7 +50,8 @@ export const createLiveView = (stream: NodeJS.WriteStream, indent = ''): Show =>
     if (stream.isTTY) {
       const text = renderRelease(state, judge)
         .split('\n')
-        .map((line) => `${indent}${line}`)
+        // A line that the terminal breaks would be two lines to draw over.
+        .map((line) => cut(`${indent}${line}`, stream.columns || 100))
         .slice(0, Math.max(5, stream.rows - 2));
       stream.write(`${drawn > 0 ? `\x1b[${drawn}A\x1b[0J` : ''}${text.join('\n')}\n`);
       drawn = text.length;
