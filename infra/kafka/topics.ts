@@ -33,7 +33,7 @@ const wanted = (prefix: string) =>
   ]);
 
 /**
- * Creates what is missing and waits until every partition has a leader. Idempotent. Throws SRP_DEP_KAFKA_TOPIC when a
+ * Creates what is missing and waits until every partition has a leader that answers. Idempotent. Throws SRP_DEP_KAFKA_TOPIC when a
  * topic is there with another partition count, or is not usable within `timeoutMs`.
  */
 export const createTopics = async (kafka: Kafka, prefix: string, log: Log, timeoutMs = 30_000): Promise<void> => {
@@ -92,5 +92,14 @@ const notReady = async (
       );
     }
   }
-  return null;
+  // A leader stands in the metadata a moment before it answers as one.
+  const answers = await Promise.all(
+    topics.map((topic) =>
+      admin.fetchTopicOffsets(topic.name).then(
+        () => null,
+        () => topic.name,
+      ),
+    ),
+  );
+  return answers.find((name) => name !== null) ?? null;
 };
