@@ -3,6 +3,8 @@ import { z } from 'zod';
 import { type DeviceReport, reportsPerRequest } from '../domain/telemetry.ts';
 
 const count = z.number().int().min(0);
+/** As large as the inventory's column: what one device reports must not stop the others from being written. */
+const version = count.max(2 ** 31 - 1);
 const identifier = z
   .string()
   .regex(/^[A-Za-z0-9][A-Za-z0-9._:+~-]{0,127}$/, 'expected 1 to 128 of A-Z a-z 0-9 . _ : + ~ -');
@@ -15,9 +17,9 @@ const engine = z.strictObject({
   packageVersion: identifier,
   digest: z.string().regex(/^[0-9a-f]{64}$/, 'expected 64 hex digits'),
 });
-const progress = <K extends string>(kind: K) => z.strictObject({ kind: z.literal(kind), contentVersion: count });
+const progress = <K extends string>(kind: K) => z.strictObject({ kind: z.literal(kind), contentVersion: version });
 const trouble = <K extends string>(kind: K) =>
-  z.strictObject({ kind: z.literal(kind), contentVersion: count, words: z.string().max(500) });
+  z.strictObject({ kind: z.literal(kind), contentVersion: version, words: z.string().max(500) });
 
 export const signedReportSchema = z.strictObject({
   deviceId: identifier,
@@ -27,9 +29,9 @@ export const signedReportSchema = z.strictObject({
       kind: z.literal('poll'),
       engine,
       failMode: z.enum(['fail-open', 'fail-closed']),
-      contentVersion: count,
-      directorVersion: count,
-      offer: z.strictObject({ releaseId: identifier, contentVersion: count }).nullable(),
+      contentVersion: version,
+      directorVersion: version,
+      offer: z.strictObject({ releaseId: identifier, contentVersion: version }).nullable(),
     }),
     progress('installed'),
     progress('healthy'),

@@ -84,6 +84,15 @@ test('what is wrong is refused with its reason and kept apart; the others of the
   expect(telemetry.refused.length).toBe(5);
 });
 
+test('a content version that the inventory could not hold is refused', async () => {
+  const [most, more] = await fleet.send([
+    ['a', pollBody({ version: 2 ** 31 - 1 })],
+    ['b', pollBody({ version: 2 ** 31 })],
+  ]);
+  expect(most).toEqual({ status: 'accepted' });
+  expect(more).toMatchObject({ status: 'rejected', reason: expect.stringContaining('body.contentVersion') });
+});
+
 test.each([[{}], [{ reports: [] }], [{ reports: new Array(2_001).fill({}) }], [[]]])(
   'a request that is no list of reports is refused as a whole',
   async (request) => {
