@@ -3,6 +3,7 @@ import { Command, CommanderError } from 'commander';
 import { SigrelError } from '../../domain/errors.ts';
 import manifest from '../../package.json' with { type: 'json' };
 import { addDemoCommand } from './commands/demo.ts';
+import { addEngineCommands } from './commands/engines.ts';
 import { addFleetCommands } from './commands/fleet.ts';
 import { addHistoryCommands } from './commands/history.ts';
 import { addReleaseCommands } from './commands/release.ts';
@@ -36,6 +37,7 @@ addServerCommands(program, global);
 addReleaseCommands(program, global);
 addFleetCommands(program, global);
 addHistoryCommands(program, global);
+addEngineCommands(program, global);
 addDemoCommand(program, global);
 
 /** Inherited by commands only when they are made, so it is set on all of them here. */

@@ -26,20 +26,56 @@ type Wanted = (typeof packs.packs)[number];
 const loader = join('lib', 'ld-linux-x86-64.so.2');
 const engine = join('bin', 'suricata');
 
-/** All packs, in the order of packs.json; what is in the cache is used without asking the archive. */
-export const acquirePacks = async (progress: Progress): Promise<readonly Pack[]> => {
-  const settled = await Promise.allSettled(packs.packs.map((wanted) => acquirePack(wanted, progress)));
+/** What packs.json names, e.g. `suricata@6.0.1`, and where it is or would be. */
+export type KnownPack = {
+  readonly name: string;
+  readonly version: string;
+  readonly source: string;
+  readonly dir: string;
+  /** null: not fetched yet. */
+  readonly build: EngineBuild | null;
+};
+
+/** Every pack there could be, in the order of packs.json, without fetching anything. */
+export const listPacks = (): Promise<readonly KnownPack[]> =>
+  Promise.all(
+    packs.packs.map(async (wanted) => {
+      const dir = folderOf(wanted);
+      const text = await readFile(join(dir, 'pack.json'), 'utf8').catch(() => null);
+      return {
+        ...{ name: wanted.package, version: wanted.expected, source: `Debian ${wanted.suite}`, dir },
+        build: text === null ? null : (JSON.parse(text) as EngineBuild),
+      };
+    }),
+  );
+
+/**
+ * Packs by what packs.json calls them (all, when not given), in its order; what is in the cache is used without asking the
+ * archive. Throws SRP_MISSING_ENGINE for a name that is not there.
+ */
+export const acquirePacks = async (progress: Progress, names?: readonly string[]): Promise<readonly Pack[]> => {
+  const known = packs.packs.map((wanted) => `${wanted.package}@${wanted.expected}`);
+  const unknown = names?.find((name) => !known.includes(name));
+  if (unknown !== undefined) {
+    const message = `there is no engine "${unknown}"; known are ${known.join(', ')}`;
+    throw new SigrelError('SRP_MISSING_ENGINE', message, { details: { engine: unknown } });
+  }
+  const chosen = packs.packs.filter(({ package: name, expected }) => names?.includes(`${name}@${expected}`) ?? true);
+  const settled = await Promise.allSettled(chosen.map((wanted) => acquirePack(wanted, progress)));
   return settled.map((result) => {
     if (result.status === 'rejected') throw result.reason;
     return result.value;
   });
 };
 
+const folderOf = ({ suite, package: name, expected }: Wanted): string =>
+  join(cacheRoot(), 'engines', `${suite}-${name}-for-${expected}`);
+
 const acquirePack = async (wanted: Wanted, progress: Progress): Promise<Pack> => {
   const { suite, package: name, expected } = wanted;
   const what = `${name} of Debian ${suite}`;
   // The folder says what was asked for, pack.json what it is: with another wish the archive is asked again.
-  const dir = await fillOnce(join(cacheRoot(), 'engines', `${suite}-${name}-for-${expected}`), (temporary) =>
+  const dir = await fillOnce(folderOf(wanted), (temporary) =>
     step(progress, `${what}: fetching and unpacking, once for this user`, () => makePack(wanted, temporary)),
   );
   const build: EngineBuild = JSON.parse(await readFile(join(dir, 'pack.json'), 'utf8'));

@@ -1,0 +1,218 @@
+/** `sigrel engines`: what detection engines there are, whether they are fit to test with, and one rule file on one of them. */
+import { readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Command } from 'commander';
+import type { Family } from '../../../domain/content/family.ts';
+import { parseRules } from '../../../domain/content/rules.ts';
+import { SigrelError } from '../../../domain/errors.ts';
+import { type EngineBuild, engineId } from '../../../domain/release.ts';
+import { testCell } from '../../../domain/test-cell.ts';
+import { plural } from '../../../domain/timeline.ts';
+import { loadFamily } from '../../../infra/content/load-family.ts';
+import { findNotLoaded, type NotLoaded } from '../../../infra/engines/not-loaded.ts';
+import { acquirePacks, type KnownPack, listPacks, type Pack } from '../../../infra/engines/packs.ts';
+import { createEngineRunner } from '../../../infra/engines/runner.ts';
+import { stderrProgress } from '../../../infra/servers/progress.ts';
+import { checkout } from '../context.ts';
+import type { Global } from '../global.ts';
+import { out, outJson, paint, table, wrap } from '../output.ts';
+
+/** When and by what a pack was last shown to tell good from bad; beside the pack, and of this build only. */
+type Qualification = {
+  readonly engine: string;
+  readonly at: string;
+  readonly passed: boolean;
+  /** What the controls came to, e.g. `2 accepted, 3 refused, 2 of 2 alerts`. */
+  readonly controls: string;
+};
+
+const qualificationFile = (dir: string): string => `${dir}.qualified.json`;
+
+const readQualification = async (pack: KnownPack): Promise<Qualification | null> => {
+  if (pack.build === null) return null;
+  const text = await readFile(qualificationFile(pack.dir), 'utf8').catch(() => null);
+  const found: Qualification | null = text === null ? null : JSON.parse(text);
+  return found?.engine === engineId(pack.build) ? found : null;
+};
+
+const controlsFamily = async (): Promise<Family> => {
+  const loaded = await loadFamily(join(checkout, 'examples', 'families', 'ips'));
+  if (loaded.ok) return loaded.family;
+  throw new SigrelError('SRP_INTEGRITY_CONTROLS', 'the example family, whose controls qualify engines, cannot be read');
+};
+
+export const addEngineCommands = (program: Command, global: Global): void => {
+  const engines = program.command('engines').description('the detection engines of the matrix');
+
+  engines
+    .command('list')
+    .description('every engine there could be: version, source, digest, qualified when')
+    .option('--json', 'for programs')
+    .addHelpText('after', '\nExample:\n  $ sigrel engines list')
+    .action(async (options: { json?: boolean }) => {
+      const known = await listPacks();
+      const list = await Promise.all(
+        known.map(async (pack) => ({ ...pack, qualified: await readQualification(pack) })),
+      );
+      if (options.json) return outJson({ engines: list.map(({ dir: _dir, ...pack }) => pack) });
+      const columns = ['engine', 'source', 'package version', 'digest', 'qualified'].map((name) => ({ name }));
+      out(
+        table(
+          columns,
+          list.map(({ name, version, source, build, qualified }) => [
+            `${name}@${version}${build && build.version !== version ? ` (is ${build.version})` : ''}`,
+            source,
+            build?.packageVersion ?? paint('dim', 'not fetched'),
+            build?.digest.slice(0, 12) ?? '',
+            qualified ? `${qualified.at.slice(0, 19).replace('T', ' ')}, ${verdictOf(qualified)}` : '',
+          ]),
+        ),
+      );
+    });
+
+  engines
+    .command('install')
+    .argument('[engines...]', 'e.g. suricata@7.0.10; all, when none is named')
+    .description('fetch engines into the cache; nothing is installed on the machine')
+    .option('--json', 'for programs')
+    .addHelpText('after', '\nExample:\n  $ sigrel engines install suricata@7.0.10')
+    .action(async (names: string[], options: { json?: boolean }) => {
+      const packs = await acquire(names);
+      if (options.json) return outJson({ engines: packs.map(({ build }) => build) });
+      for (const { build } of packs) out(`${engineId(build)} (${build.packageVersion})`);
+    });
+
+  engines
+    .command('qualify')
+    .argument('[engines...]', 'e.g. suricata@7.0.10; all, when none is named')
+    .description(
+      'show that an engine accepts known-good, refuses known-bad, and detects; exit code 3 when one does not',
+    )
+    .option('--json', 'for programs')
+    .addHelpText('after', '\nExample:\n  $ sigrel engines qualify suricata@7.0.10')
+    .action(async (names: string[], options: { json?: boolean }) => {
+      const packs = await acquire(names);
+      const family = await controlsFamily();
+      const found: Qualification[] = [];
+      for (const pack of packs) found.push(await qualify(pack, family));
+      if (options.json) outJson({ engines: found });
+      else
+        out(
+          table(
+            [{ name: 'engine' }, { name: 'verdict' }, { name: 'controls' }],
+            found.map((one) => [one.engine, verdictOf(one), one.controls]),
+          ),
+        );
+      if (found.some((one) => !one.passed)) global.exitWith(3);
+    });
+
+  engines
+    .command('try')
+    .argument('<engine>', 'e.g. suricata@6.0.1')
+    .requiredOption('--rules <file>', 'the rules to load')
+    .option('--input <file>', 'a packet capture to run them over')
+    .option('--ips', 'as if inline: what is dropped counts as blocked')
+    .option('--json', 'for programs')
+    .description(
+      'one rule file on one engine, in the isolation of the matrix; exit code 3 when not every rule was loaded',
+    )
+    .addHelpText(
+      'after',
+      '\nExample:\n  $ sigrel engines try suricata@6.0.1 --rules examples/releases/astaro/rules/campaign.rules',
+    )
+    .action(async (name: string, options: TryOptions) => {
+      const tried = await tryRules(name, options);
+      if (options.json) outJson(tried);
+      else sayTried(tried);
+      if (tried.outcome !== 'completed' || tried.notLoaded.length > 0) global.exitWith(3);
+    });
+};
+
+const verdictOf = ({ passed }: Qualification): string => (passed ? paint('green', 'fit') : paint('red', 'not fit'));
+
+const acquire = (names: readonly string[]): Promise<readonly Pack[]> =>
+  acquirePacks(stderrProgress(), names.length === 0 ? undefined : names);
+
+/** The controls of the example family on this engine; kept beside the pack. */
+const qualify = async (pack: Pack, family: Family): Promise<Qualification> => {
+  const ports = { engines: createEngineRunner([pack]), now: Date.now };
+  const engine = engineId(pack.build);
+  const cell = { cellId: `${engine}/ids`, engine: pack.build, mode: 'ids', devices: 0 } as const;
+  const content = { ...family, rules: family.controls.good, vectors: [] };
+  const { result } = await testCell(ports, content, cell, new AbortController().signal);
+  const gate = result.gates.find((one) => one.gate === 'controls');
+  const qualification: Qualification = {
+    ...{ engine, at: new Date().toISOString(), passed: gate?.verdict === 'pass' },
+    controls: String(gate?.observed ?? 'no result'),
+  };
+  await writeFile(qualificationFile(pack.dir), `${JSON.stringify(qualification)}\n`);
+  return qualification;
+};
+
+type TryOptions = { readonly rules: string; readonly input?: string; readonly ips?: boolean; readonly json?: boolean };
+
+type Tried = {
+  readonly engine: EngineBuild;
+  /** `completed`, or why there is no result: signal, timeout, exit, no-statistics. */
+  readonly outcome: string;
+  readonly rulesLoaded: number | null;
+  readonly rulesFailed: number | null;
+  readonly rulesSkipped: number | null;
+  readonly notLoaded: readonly NotLoaded[];
+  /** Signature id -> how often it alerted. */
+  readonly alerts: Readonly<Record<string, number>>;
+  readonly blocked: Readonly<Record<string, number>>;
+  readonly words: string;
+  readonly wallMs: number;
+};
+
+const tryRules = async (name: string, options: TryOptions): Promise<Tried> => {
+  const rules = await readGiven(options.rules);
+  const captures = options.input === undefined ? [] : [{ name: 'input', bytes: await readGiven(options.input) }];
+  const [pack] = await acquirePacks(stderrProgress(), [name]);
+  if (!pack) throw new SigrelError('SRP_MISSING_ENGINE', `there is no engine "${name}"`);
+  const { signal } = new AbortController();
+  const engines = createEngineRunner([pack]);
+  const run = await engines.run(pack.build, { rules, captures, mode: options.ips ? 'ips' : 'ids' }, signal);
+  if (run === null) throw new SigrelError('SRP_MISSING_ENGINE', `there is no engine "${name}"`);
+  const nothing = { rulesLoaded: null, rulesFailed: null, rulesSkipped: null, notLoaded: [], alerts: {}, blocked: {} };
+  const { build: engine } = pack;
+  if (run.kind === 'no-result') {
+    return { engine, outcome: run.reason, ...nothing, words: run.words, wallMs: run.wallMs };
+  }
+  // What is no rule by our own reading cannot be named by an id; the engine's words about it are shown.
+  const parsed = parseRules(options.rules, new TextDecoder().decode(rules));
+  const count = (action: 'all' | 'blocked') => {
+    const found: Record<string, number> = {};
+    for (const alert of run.alerts) {
+      if (action === 'all' || alert.action === action) found[alert.signatureId] = (found[alert.signatureId] ?? 0) + 1;
+    }
+    return found;
+  };
+  return {
+    ...{ engine, outcome: 'completed', rulesLoaded: run.loaded, rulesFailed: run.failed, rulesSkipped: run.skipped },
+    notLoaded: await findNotLoaded(engines, engine, parsed.rules, run, signal),
+    ...{ alerts: count('all'), blocked: count('blocked') },
+    words: run.errors.map((error) => error.words).join('; '),
+    wallMs: run.wallMs,
+  };
+};
+
+const readGiven = (path: string): Promise<Buffer> =>
+  readFile(path).catch((cause: Error) => {
+    throw new SigrelError('SRP_INPUT_FILE', `${path} cannot be read: ${cause.message}`, { cause });
+  });
+
+const sayTried = (tried: Tried): void => {
+  const { engine, outcome, rulesLoaded, rulesFailed, rulesSkipped, notLoaded, alerts, blocked, words, wallMs } = tried;
+  out(`${paint('bold', `${engine.name} ${engine.version}`)} (${engine.packageVersion}), ${wallMs} ms`);
+  if (outcome !== 'completed') {
+    out(wrap(`${paint('red', 'no result')} (${outcome}): ${words}`, '  '));
+    return;
+  }
+  out(`  ${plural(rulesLoaded ?? 0, 'rule')} loaded, ${rulesFailed} failed, ${rulesSkipped} skipped`);
+  for (const { id, words: said } of notLoaded) out(wrap(`${paint('red', 'not loaded')} ${id}: ${said}`, '  '));
+  for (const [id, times] of Object.entries(alerts)) {
+    out(`  alert ${id}: ${times}${blocked[id] ? `, ${blocked[id]} blocked` : ''}`);
+  }
+};
