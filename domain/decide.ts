@@ -47,6 +47,8 @@ export const decide = (state: ReleaseState, command: Command): Decided => {
       return accept({ type: 'RolloutResumed', data: { ...decision, ...where } });
     case 'promote':
       if (!inPhase('rolling') || !isExposed(state)) return wrong('an open stage that is neither paused nor held');
+      // Between two stages the wish would be taken for the next one, which nobody has seen yet.
+      if ((state.rollout?.passed ?? 0) > where.stage) return wrong('a stage that has not passed yet');
       return accept();
     case 'halt':
       if (inPhase('halting')) return wrong('a rollout that is not being halted already');
@@ -74,6 +76,9 @@ const approve = (state: ReleaseState, by: string, note: string): Decided => {
       'SRP_RULE_FOUR_EYES',
       `${by} has approved release ${state.releaseId} already: a further approval has to come from somebody else`,
     );
+  }
+  if (approvals.by.length >= approvals.needed) {
+    return refuse('SRP_RULE_PHASE', `release ${state.releaseId} has the approvals that it needs: ${approvals.needed}`);
   }
   const granted = approvals.by.length + 1;
   return accept({ type: 'ApprovalGranted', data: { by, note, granted, needed: approvals.needed } });

@@ -1,5 +1,12 @@
 /** How each activity is called: its queue, its limits, its retries, and why. */
-import { ActivityCancellationType, type ActivityOptions, proxyActivities } from '@temporalio/workflow';
+import {
+  ActivityCancellationType,
+  ActivityFailure,
+  type ActivityOptions,
+  isCancellation,
+  proxyActivities,
+  sleep,
+} from '@temporalio/workflow';
 import type {
   BuildActivities,
   HaltActivities,
@@ -67,3 +74,18 @@ export const stopping = proxyActivities<HaltActivities>({
   startToCloseTimeout: seconds(10),
   retry: { initialInterval: 100, backoffCoefficient: 1.5, maximumInterval: seconds(1) },
 });
+
+/**
+ * Tries again what an activity calls final, too: for what must not be given up. A freeze, a rollback and the log have no
+ * other way on, and who repairs the store or the log finds that it goes on by itself.
+ */
+export const insist = async <T>(work: () => Promise<T>): Promise<T> => {
+  for (let pause = seconds(1); ; pause = Math.min(pause * 2, seconds(60))) {
+    try {
+      return await work();
+    } catch (error) {
+      if (!(error instanceof ActivityFailure) || isCancellation(error)) throw error;
+      await sleep(pause);
+    }
+  }
+};

@@ -6,7 +6,7 @@
 import { CancellationScope, condition, workflowInfo } from '@temporalio/workflow';
 import { evolve, type ReleaseState } from '../domain/release-state.ts';
 import type { Actor, NumberedEvent, ReleaseEvent } from '../events/catalogue.ts';
-import { record } from './activities.ts';
+import { insist, record } from './activities.ts';
 
 /** What a run hands to the next one (continue-as-new). */
 export type Recorded = { readonly state: ReleaseState | null; readonly seq: number; readonly headHash: string | null };
@@ -16,6 +16,8 @@ export type Recorder = {
   emit(actor: Actor, ...events: readonly ReleaseEvent[]): void;
   /** Resolves when everything emitted so far is durable in the log. What raises exposure waits for this. */
   flush(): Promise<void>;
+  /** True when everything emitted so far is durable in the log. */
+  readonly isDurable: () => boolean;
   readonly state: () => ReleaseState | null;
   readonly recorded: () => Recorded;
 };
@@ -42,7 +44,8 @@ export const createRecorder = (
       const events = pending;
       pending = [];
       const names = events.length === 1 ? (events[0]?.type ?? '') : `${events[0]?.type} and ${events.length - 1} more`;
-      const result = await record.recordEvents.executeWithOptions({ summary: names }, [{ prevHash: headHash, events }]);
+      const input = { prevHash: headHash, events };
+      const result = await insist(() => record.recordEvents.executeWithOptions({ summary: names }, [input]));
       headHash = result.headHash;
       durable += events.length;
     }
@@ -54,7 +57,7 @@ export const createRecorder = (
       const { workflowId, runId } = workflowInfo();
       for (const event of events) {
         seq += 1;
-        const numbered: NumberedEvent = {
+        const numbered = writable({
           ...event,
           // Identity is (stream, number): the same on every attempt and in every run.
           eventId: `${releaseId}#${seq}`,
@@ -66,7 +69,7 @@ export const createRecorder = (
           causationId: seq > 1 ? `${releaseId}#${seq - 1}` : null,
           correlationId: releaseId,
           workflow: { workflowId, runId },
-        };
+        });
         state = evolve(state, numbered);
         pending.push(numbered);
       }
@@ -78,7 +81,12 @@ export const createRecorder = (
       const target = seq;
       await condition(() => durable >= target);
     },
+    isDurable: () => durable === seq,
     state: () => state,
     recorded: () => ({ state, seq, headHash }),
   };
 };
+
+/** What people and engines write may hold half a surrogate pair (text that was cut): the log refuses it, for ever. */
+const writable = (event: NumberedEvent): NumberedEvent =>
+  JSON.parse(JSON.stringify(event), (_key, value) => (typeof value === 'string' ? value.toWellFormed() : value));

@@ -26,7 +26,7 @@ import type { RolloutPolicy } from '../domain/policy.ts';
 import type { CellResult, StageOutcome, TriggeredBy, Verdict } from '../domain/release.ts';
 import { isExposed, isTerminal, type ReleaseState } from '../domain/release-state.ts';
 import type { Actor, ReleaseEvent } from '../events/catalogue.ts';
-import { build, publish, rollout, stopping, watching } from './activities.ts';
+import { build, insist, publish, rollout, stopping, watching } from './activities.ts';
 import type { MatrixInput, MatrixOutcome } from './matrix.ts';
 import * as messages from './messages.ts';
 import { queues } from './queues.ts';
@@ -58,12 +58,19 @@ type Run = {
   readonly input: ReleaseInput;
   readonly recorder: Recorder;
   readonly state: () => ReleaseState;
-  /** Runs `work` until it ends or until somebody asks for attention; then `work` is cancelled. */
-  readonly unlessInterrupted: <T>(work: () => Promise<T>) => Promise<{ done: true; value: T } | { done: false }>;
+  /** Grows whenever somebody asks for attention. */
+  readonly attention: () => number;
+  /** Runs `work` until it ends or until somebody asks for attention (since `seen`, or now); then `work` is cancelled. */
+  readonly unlessInterrupted: <T>(
+    work: () => Promise<T>,
+    seen?: number,
+  ) => Promise<{ done: true; value: T } | { done: false }>;
   readonly promotion: () => messages.PersonRequest | null;
   readonly clearPromotion: () => void;
   /** A freeze took effect: whoever asked for it may be told. */
   readonly noteFrozen: (directorVersion: number) => void;
+  /** From now on the content becomes the steady one: a stop would come too late to be one, and is refused. */
+  readonly close: () => void;
 };
 
 export async function releaseWorkflow(input: ReleaseInput): Promise<ReleaseOutcome> {
@@ -207,38 +214,55 @@ const rollOut = async (run: Run): Promise<void> => {
   const verdict = await runStage(run, index);
   if (verdict === 'halt') return haltRelease(run);
   if (index + 1 < stages.length) {
-    await run.recorder.flush();
-    await condition(allHandlersFinished);
     await continueAsNew<typeof releaseWorkflow>({ ...run.input, carried: run.recorder.recorded() });
   }
   await complete(run);
 };
 
-/** Opens and watches one stage until it passes or the release has to be halted. */
+/** Opens and watches one stage until it has passed and this run has nothing left to do, or the release has to be halted. */
 const runStage = async (run: Run, index: number): Promise<'passed' | 'halt'> => {
   const { releaseId, family, policy } = run.input;
   let granted = false;
+  let passed = false;
   let stopped = false;
+  let thawing: Promise<unknown> | null = null;
   for (;;) {
     const state = run.state();
+    const seen = run.attention();
     if (state.phase === 'halting') return 'halt';
     if (state.phase === 'paused' || (state.phase === 'held' && state.hold?.reasonCode === 'hold')) {
-      if (!stopped) await freeze(run, state.phase === 'paused' ? 'person' : 'judge');
+      // Each time, frozen or not: who asked for this stop waits for its answer.
+      await freeze(run, state.phase === 'paused' ? 'person' : 'judge');
       stopped = true;
-      const resting = state.phase;
-      await condition(() => run.state().phase !== resting);
+      if (thawing === null) {
+        await condition(() => run.attention() !== seen);
+        continue;
+      }
+      // A thaw that was interrupted may still take effect, after this freeze: it is waited for, then frozen once more.
+      const over: Promise<unknown> = thawing;
+      if ((await run.unlessInterrupted(() => over, seen)).done) thawing = null;
       continue;
     }
     if (stopped) {
       const thawed = await run.unlessInterrupted(async () => {
         await run.recorder.flush();
-        return stopping.thawExposure({ releaseId, family, holdCleared: holdCleared(run) });
+        const thaw = stopping.thawExposure({ releaseId, family, holdCleared: holdCleared(run) });
+        thawing = thaw.catch(() => {});
+        await thaw;
       });
       stopped = !thawed.done;
+      if (thawed.done) thawing = null;
       continue;
     }
     if (!granted) {
       granted = (await run.unlessInterrupted(() => openStage(run, index))).done;
+      continue;
+    }
+    if (passed) {
+      // What is asked before everything is recorded and everybody is answered is dealt with here: the next run, or the
+      // end, begins with nothing half done.
+      const settled = () => condition(() => run.recorder.isDurable() && allHandlersFinished());
+      if ((await run.unlessInterrupted(settled)).done) return 'passed';
       continue;
     }
     const watched = await run.unlessInterrupted(() =>
@@ -252,7 +276,7 @@ const runStage = async (run: Run, index: number): Promise<'passed' | 'halt'> => 
         },
       ]),
     );
-    if (watched.done && noteOutcome(run, index, watched.value)) return 'passed';
+    passed = watched.done && noteOutcome(run, index, watched.value);
   }
 };
 
@@ -337,8 +361,10 @@ const complete = async (run: Run): Promise<void> => {
   const { releaseId, family } = run.input;
   const content = run.state().manifest?.release;
   if (!content) throw ApplicationFailure.nonRetryable('no signed content', 'SRP_BUG_MANIFEST');
-  await run.recorder.flush();
-  const { counts } = await rollout.completeRollout({ releaseId, family, release: content });
+  run.close();
+  const { counts } = await CancellationScope.nonCancellable(() =>
+    rollout.completeRollout({ releaseId, family, release: content }),
+  );
   run.recorder.emit(
     byWorkflow,
     { type: 'RolloutCompleted', data: { counts } },
@@ -366,13 +392,14 @@ const haltRelease = (run: Run): Promise<void> =>
     const { releaseId, family, policy } = run.input;
     const { halt, manifest } = run.state();
     const triggeredBy: TriggeredBy = halt?.verdict ? 'judge' : halt?.by === 'release' ? 'workflow' : 'person';
-    await freeze(run, triggeredBy);
+    await insist(() => freeze(run, triggeredBy));
     if (manifest) {
       const { rollback } = manifest;
-      const published = await stopping.publishRollback({ releaseId, family, rollback });
+      const published = await insist(() => stopping.publishRollback({ releaseId, family, rollback }));
       const rollbackVersion = rollback.contentVersion;
       run.recorder.emit(byWorkflow, { type: 'RollbackPublished', data: { rollbackVersion, ...published } });
-      const verified = await watching.verifyHalt({ releaseId, family, rollbackVersion, ...recoveryWait(policy) });
+      const waiting = { releaseId, family, rollbackVersion, ...recoveryWait(policy) };
+      const verified = await insist(() => watching.verifyHalt(waiting));
       run.recorder.emit(byWorkflow, { type: 'HaltVerified', data: verified });
     }
     const by = halt?.by ?? 'release';
@@ -433,20 +460,25 @@ const openRun = (input: ReleaseInput): Run => {
   let attention = 0;
   let promotion: messages.PersonRequest | null = null;
   let frozen = 0;
+  let closed = false;
 
   const state = (): ReleaseState => {
     const current = recorder.state();
     if (current === null) throw ApplicationFailure.retryable('the release was not triggered yet', 'SRP_RULE_NOT_READY');
     return current;
   };
+  const decided = (command: Command): readonly ReleaseEvent[] => {
+    const decision = decide(state(), command);
+    if (!decision.ok) throw ApplicationFailure.nonRetryable(decision.message, decision.code);
+    if (!closed || state().phase === 'halting') return decision.events;
+    const why = `release ${input.releaseId} has passed every stage and is being completed; ${command.kind} comes too late`;
+    throw ApplicationFailure.nonRetryable(why, 'SRP_RULE_PHASE');
+  };
   const validate = (command: Command): void => {
-    const decided = decide(state(), command);
-    if (!decided.ok) throw ApplicationFailure.nonRetryable(decided.message, decided.code);
+    decided(command);
   };
   const accept = (command: Command): void => {
-    const decided = decide(state(), command);
-    if (!decided.ok) throw ApplicationFailure.nonRetryable(decided.message, decided.code);
-    recorder.emit({ kind: 'person', id: command.by }, ...decided.events);
+    recorder.emit({ kind: 'person', id: command.by }, ...decided(command));
     attention += 1;
   };
   const answer = (): messages.Answer => ({ phase: state().phase, seq: state().seq });
@@ -484,7 +516,7 @@ const openRun = (input: ReleaseInput): Run => {
     promotion = request;
   });
   setHandler(messages.regressionVerdict, (verdict) => {
-    if (noteRegression(recorder, verdict)) attention += 1;
+    if (!closed && noteRegression(recorder, verdict)) attention += 1;
   });
   setHandler(messages.matrixPlanned, (plan) => notePlan(recorder, plan));
   setHandler(messages.matrixCellFinished, (result) => noteCell(recorder, result));
@@ -494,8 +526,8 @@ const openRun = (input: ReleaseInput): Run => {
     input,
     recorder,
     state,
-    unlessInterrupted: async (work) => {
-      const seen = attention;
+    attention: () => attention,
+    unlessInterrupted: async (work, seen = attention) => {
       const scope = new CancellationScope();
       const running = scope.run(work).then((value) => ({ done: true as const, value }));
       const interrupted = condition(() => attention !== seen).then(() => ({ done: false as const }));
@@ -511,6 +543,9 @@ const openRun = (input: ReleaseInput): Run => {
     },
     noteFrozen: () => {
       frozen += 1;
+    },
+    close: () => {
+      closed = true;
     },
   };
 };

@@ -1,0 +1,641 @@
+/** Every path of a release, on the real Temporal server, with scripted activities: which events, in which order, which end. */
+import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
+import type { ReleaseEventType } from '../../events/catalogue.ts';
+import {
+  cellResult,
+  evidence,
+  final,
+  holdVerdict,
+  passed,
+  type ScriptedRelease,
+  type ScriptedReleases,
+  startScriptedReleases,
+} from '../support/scripted.ts';
+import { sampleVerdict } from '../support/streams.ts';
+
+let releases: ScriptedReleases;
+beforeAll(async () => {
+  releases = await startScriptedReleases(inject('temporalAddress'), 'release-workflow');
+});
+afterAll(async () => {
+  await releases?.stop();
+});
+
+const always = () => true;
+const built: readonly ReleaseEventType[] = ['ReleaseTriggered', 'BuildStarted', 'BuildSucceeded'];
+const signed: readonly ReleaseEventType[] = [
+  ...built,
+  ...(['MatrixPlanned', 'MatrixCellPassed', 'MatrixCellPassed', 'MatrixPassed'] as const),
+  ...(['SignatureAdded', 'SignatureAdded', 'ManifestSigned', 'ManifestPublished'] as const),
+];
+const planned: readonly ReleaseEventType[] = [...signed, 'RolloutPlanned'];
+const watched: readonly ReleaseEventType[] = ['StageEvidenceRecorded', 'StagePassed'];
+const stage: readonly ReleaseEventType[] = ['StageOpened', ...watched];
+const completed: readonly ReleaseEventType[] = ['RolloutCompleted', 'ReleaseCompleted'];
+const rolledBack: readonly ReleaseEventType[] = [
+  ...(['ExposureFrozen', 'RollbackPublished', 'HaltVerified', 'ReleaseHalted'] as const),
+];
+
+/** Each of `later` happened after as many of `earlier`. */
+const expectAfter = (
+  { happened }: ScriptedRelease,
+  later: ScriptedRelease['happened'][number],
+  earlier: ScriptedRelease['happened'][number],
+) => {
+  let balance = 0;
+  for (const what of happened) {
+    if (what === earlier) balance += 1;
+    if (what === later) balance -= 1;
+    expect(balance, `${later} before ${earlier} in ${happened.join(', ')}`).toBeGreaterThanOrEqual(0);
+  }
+  expect(happened).toContain(later);
+};
+const position = ({ happened }: ScriptedRelease, what: ScriptedRelease['happened'][number]) => {
+  expect(happened).toContain(what);
+  return happened.indexOf(what);
+};
+const refusal = (code: string) => ({ cause: { type: code } });
+const dataOf = (ended: Awaited<ReturnType<ScriptedRelease['end']>>, type: ReleaseEventType) =>
+  ended.stream.events.filter((event) => event.type === type).map((event) => event.data);
+
+describe.concurrent('a release that goes well', () => {
+  test('each stage is a run of its own, and numbers have no gap over runs', async () => {
+    const release = await releases.start('completes');
+    const end = await release.end();
+    expect(end).toMatchObject({ phase: 'completed', reasonCode: 'completed' });
+    expect(end.types).toEqual([...planned, ...stage, ...stage, ...completed]);
+    const runOf = new Map(end.stream.events.map((event) => [event.workflow.runId, event.seq]));
+    expect(runOf.size).toBe(2);
+    expect(end.stream.events.map((event) => event.seq)).toEqual(end.types.map((_, index) => index + 1));
+    expect(end.stream.duplicates).toBe(0);
+    expectAfter(release, 'openStage', 'StageOpened');
+    expectAfter(release, 'completeRollout', 'StagePassed');
+    expect(release.happened).toContain('closeTelemetry');
+    expect(release.happened).not.toContain('freezeExposure');
+  });
+
+  test('a stage is opened only when its event is in the log, however long that takes', async () => {
+    const release = await releases.start('waits-for-the-log', {
+      asked: { recordEvents: ({ events }) => events.some(({ type }) => type === 'StageOpened') },
+    });
+    for (const _stage of [0, 1]) {
+      const call = await release.asked('recordEvents');
+      // A round trip to the workflow: had it not waited, the call would be here.
+      await release.inPhase('rolling');
+      expect(release.happened.filter((what) => what === 'openStage')).toHaveLength(_stage);
+      await call.proceed();
+      await release.until('openStage', _stage + 1);
+    }
+    expect((await release.end()).phase).toBe('completed');
+    expectAfter(release, 'openStage', 'StageOpened');
+  });
+});
+
+describe.concurrent('a release that is blocked before anybody is offered it', () => {
+  test('findings of the build', async () => {
+    const findings = [{ code: 'syntax', message: 'no rule', file: 'a.rules', line: 1 }];
+    const release = await releases.start('build-findings', {
+      answers: { buildRelease: async () => ({ ok: false, findings }) },
+    });
+    const end = await release.end();
+    expect(end).toMatchObject({ phase: 'blocked', reasonCode: 'build-failed' });
+    expect(end.types).toEqual(['ReleaseTriggered', 'BuildStarted', 'BuildFailed', 'ReleaseFailed']);
+    expect(release.happened).not.toContain('planMatrix');
+    expect(release.happened).not.toContain('closeTelemetry');
+  });
+
+  test.each([
+    ['red', 'matrix-failed', 'MatrixCellFailed', 'MatrixFailed'],
+    ['error', 'matrix-failed', 'MatrixCellErrored', 'MatrixFailed'],
+    ['void', 'matrix-void', 'MatrixCellFailed', 'MatrixVoided'],
+  ] as const)('a cell that is %s', async (kind, reasonCode, cellEvent, matrixEvent) => {
+    const release = await releases.start(`cell-${kind}`, { asked: { runMatrixCell: always } });
+    const first = await release.asked('runMatrixCell');
+    const second = await release.asked('runMatrixCell');
+    first.answer(cellResult(first.input.cell));
+    await release.until('MatrixCellPassed');
+    if (kind === 'error') second.fail(final('the engine is gone'));
+    else second.answer(cellResult(second.input.cell, kind === 'red' ? 'fail' : 'void'));
+    const end = await release.end();
+    expect(end).toMatchObject({ phase: 'blocked', reasonCode });
+    expect(end.types).toEqual([...built, 'MatrixPlanned', 'MatrixCellPassed', cellEvent, matrixEvent, 'ReleaseFailed']);
+    expect(JSON.stringify(dataOf(end, matrixEvent))).toContain(second.input.cell.cellId);
+    if (kind === 'error') expect(JSON.stringify(dataOf(end, cellEvent))).toContain('the engine is gone');
+    expect(release.happened).not.toContain('signRelease');
+  });
+
+  test('no cells: nothing was tested, so nothing passed', async () => {
+    const release = await releases.start('no-cells', {
+      answers: { planMatrix: async () => ({ cells: [], fleetDevices: 0 }) },
+    });
+    const end = await release.end();
+    expect(end).toMatchObject({ phase: 'blocked', reasonCode: 'matrix-void' });
+    expect(end.types).toEqual([...built, 'MatrixPlanned', 'MatrixVoided', 'ReleaseFailed']);
+  });
+
+  test('a matrix that cannot be planned is a failure of the pipeline', async () => {
+    const release = await releases.start('no-plan', {
+      answers: { planMatrix: () => Promise.reject(final('the inventory cannot be read')) },
+    });
+    const end = await release.end();
+    expect(end).toMatchObject({
+      phase: 'failed',
+      reasonCode: 'pipeline-failed',
+      reason: 'the inventory cannot be read',
+    });
+    expect(end.types).toEqual([...built, 'ReleaseFailed']);
+  });
+});
+
+describe.concurrent('approvals', () => {
+  test('two are needed, from two people who did not ask for the release', async () => {
+    const release = await releases.start('approved', { policy: { approvals: 2 } });
+    const { seq } = await release.inPhase('approval');
+    await expect(release.command('approve', 'rita')).rejects.toMatchObject(refusal('SRP_RULE_FOUR_EYES'));
+    expect(await release.command('approve', 'otto')).toEqual({ phase: 'approval', seq: seq + 1 });
+    await expect(release.command('approve', 'otto')).rejects.toMatchObject(refusal('SRP_RULE_FOUR_EYES'));
+    await expect(release.command('halt')).rejects.toMatchObject(refusal('SRP_RULE_PHASE'));
+    // A refused update leaves no event.
+    expect((await release.state()).seq).toBe(seq + 1);
+    expect(release.happened).not.toContain('planRollout');
+    await release.command('approve', 'nina');
+    const end = await release.end();
+    expect(end.types).toEqual([
+      ...signed,
+      ...(['ApprovalRequested', 'ApprovalGranted', 'ApprovalGranted', 'RolloutPlanned'] as const),
+      ...[...stage, ...stage, ...completed],
+    ]);
+    expect(dataOf(end, 'ApprovalGranted')).toMatchObject([{ by: 'otto' }, { by: 'nina', granted: 2, needed: 2 }]);
+  });
+
+  test('a third one comes too late to count', async () => {
+    const release = await releases.start('approved-enough', {
+      policy: { approvals: 1 },
+      asked: { planRollout: always },
+    });
+    await release.inPhase('approval');
+    await release.command('approve', 'otto');
+    const planning = await release.asked('planRollout');
+    await expect(release.command('approve', 'nina')).rejects.toMatchObject(refusal('SRP_RULE_PHASE'));
+    await planning.proceed();
+    const end = await release.end();
+    expect(end.types).toEqual([
+      ...signed,
+      ...(['ApprovalRequested', 'ApprovalGranted', 'RolloutPlanned'] as const),
+      ...[...stage, ...stage, ...completed],
+    ]);
+  });
+});
+
+describe.concurrent('cancel', () => {
+  test('while it is built', async () => {
+    const release = await releases.start('cancel-build', { asked: { buildRelease: always } });
+    const building = await release.asked('buildRelease');
+    expect(await release.command('cancel', 'sam', 'wrong ticket')).toEqual({ phase: 'cancelled', seq: 3 });
+    await building.proceed();
+    const end = await release.end();
+    expect(end).toMatchObject({ phase: 'cancelled', reasonCode: 'person-cancel', reason: 'wrong ticket' });
+    expect(end.types).toEqual(['ReleaseTriggered', 'BuildStarted', 'ReleaseCancelled']);
+    await expect(release.command('cancel')).rejects.toThrow();
+  });
+
+  test('while the matrix runs', async () => {
+    const release = await releases.start('cancel-matrix', { asked: { runMatrixCell: always } });
+    await release.asked('runMatrixCell');
+    await release.until('MatrixPlanned');
+    await release.command('cancel');
+    const end = await release.end();
+    expect(end).toMatchObject({ phase: 'cancelled', reasonCode: 'person-cancel' });
+    expect(end.types).toEqual([...built, 'MatrixPlanned', 'ReleaseCancelled']);
+    expect(release.happened).not.toContain('signRelease');
+  });
+
+  test('while it waits for an approval', async () => {
+    const release = await releases.start('cancel-approval', { policy: { approvals: 1 } });
+    await release.inPhase('approval');
+    await release.command('cancel');
+    const end = await release.end();
+    expect(end).toMatchObject({ phase: 'cancelled', reasonCode: 'person-cancel' });
+    expect(end.types).toEqual([...signed, 'ApprovalRequested', 'ReleaseCancelled']);
+    expect(release.happened).not.toContain('planRollout');
+  });
+});
+
+describe.concurrent('pause and hold', () => {
+  test('a pause while the stage is opened: frozen, and after the resume opened again', async () => {
+    const release = await releases.start('pause-opening', { asked: { openStage: ({ stage }) => stage === 0 } });
+    const opening = await release.asked('openStage');
+    expect(await release.command('pause')).toMatchObject({ phase: 'paused' });
+    // Who asks for a stop is answered when it is in force.
+    expect(release.happened).toContain('freezeExposure');
+    await opening.proceed();
+    await release.command('resume');
+    await (await release.asked('openStage')).proceed();
+    const end = await release.end();
+    expect(end.phase).toBe('completed');
+    expect(end.types).toEqual([
+      ...planned,
+      ...(['StageOpened', 'RolloutPaused', 'ExposureFrozen', 'RolloutResumed'] as const),
+      ...[...watched, ...stage, ...completed],
+    ]);
+    expectAfter(release, 'thawExposure', 'RolloutResumed');
+  });
+
+  test('pause and resume while it is watched, twice', async () => {
+    const release = await releases.start('pause-watching', { asked: { watchStage: ({ stage }) => stage === 0 } });
+    await release.asked('watchStage');
+    for (const times of [1, 2]) {
+      expect(await release.command('pause')).toMatchObject({ phase: 'paused' });
+      expect(release.happened.filter((what) => what === 'freezeExposure')).toHaveLength(times);
+      await expect(release.command('promote')).rejects.toMatchObject(refusal('SRP_RULE_PHASE'));
+      await release.command('resume');
+      const watch = await release.asked('watchStage');
+      expect(watch.input).toMatchObject({ promote: false, holdCleared: false, awaitFresh: false });
+      if (times === 2) watch.answer(passed(0));
+    }
+    const end = await release.end();
+    const paused = ['RolloutPaused', 'ExposureFrozen', 'RolloutResumed'] as const;
+    expect(end.types).toEqual([
+      ...planned,
+      ...['StageOpened' as const, ...paused, ...paused],
+      ...[...watched, ...stage, ...completed],
+    ]);
+    expectAfter(release, 'thawExposure', 'RolloutResumed');
+  });
+
+  test('a hold by the judge: frozen until a person resumes, and cleared from then on', async () => {
+    const release = await releases.start('hold', { asked: { watchStage: always, openStage: always } });
+    await (await release.asked('openStage')).proceed();
+    const first = await release.asked('watchStage');
+    first.answer({ outcome: 'held', reason: 'hold', verdict: holdVerdict, evidence: evidence(0) });
+    await release.until('ExposureFrozen');
+    expect(await release.state()).toMatchObject({ phase: 'held', hold: { reasonCode: 'hold' } });
+    await release.command('resume');
+    const second = await release.asked('watchStage');
+    expect(second.input).toMatchObject({ holdCleared: true, awaitFresh: false });
+    second.answer(passed(0));
+    const opening = await release.asked('openStage');
+    expect(opening.input).toMatchObject({ stage: 1, holdCleared: true });
+    await opening.proceed();
+    const third = await release.asked('watchStage');
+    expect(third.input).toMatchObject({ stage: 1, holdCleared: true });
+    third.answer(passed(1));
+    const end = await release.end();
+    expect(end.types).toEqual([
+      ...planned,
+      ...(['StageOpened', 'StageEvidenceRecorded', 'StageHeld', 'ExposureFrozen', 'RolloutResumed'] as const),
+      ...[...watched, ...stage, ...completed],
+    ]);
+    expect(dataOf(end, 'StageHeld')).toMatchObject([{ triggeredBy: 'judge', verdict: holdVerdict }]);
+    expect(dataOf(end, 'ExposureFrozen')).toMatchObject([{ triggeredBy: 'judge' }]);
+  });
+
+  test('a pause during a hold is answered, and its resume goes on', async () => {
+    const release = await releases.start('pause-held', { asked: { watchStage: ({ stage }) => stage === 0 } });
+    const first = await release.asked('watchStage');
+    first.answer({ outcome: 'held', reason: 'hold', verdict: holdVerdict, evidence: evidence(0) });
+    await release.until('ExposureFrozen');
+    expect(await release.command('pause')).toMatchObject({ phase: 'paused' });
+    await release.command('resume');
+    (await release.asked('watchStage')).answer(passed(0));
+    const end = await release.end();
+    expect(end.types).toEqual([
+      ...planned,
+      ...(['StageOpened', 'StageEvidenceRecorded', 'StageHeld', 'ExposureFrozen'] as const),
+      ...(['RolloutPaused', 'ExposureFrozen', 'RolloutResumed'] as const),
+      ...[...watched, ...stage, ...completed],
+    ]);
+  });
+
+  test('a pause while exposure is thawed: frozen again after the thaw', async () => {
+    const release = await releases.start('pause-thawing', {
+      asked: { watchStage: ({ stage }) => stage === 0, thawExposure: always },
+    });
+    await release.asked('watchStage');
+    await release.command('pause');
+    await release.command('resume');
+    const thawing = await release.asked('thawExposure');
+    await release.command('pause');
+    await thawing.proceed();
+    // The thaw may have taken effect after the freeze that answered the pause.
+    await release.until('freezeExposure', 3);
+    await release.command('resume');
+    await (await release.asked('thawExposure')).proceed();
+    (await release.asked('watchStage')).answer(passed(0));
+    const end = await release.end();
+    expect(end.phase).toBe('completed');
+    expect(release.happened.lastIndexOf('freezeExposure')).toBeLessThan(release.happened.lastIndexOf('thawExposure'));
+  });
+
+  test('want of data: held under the lease without a freeze, and goes on by itself when there is evidence', async () => {
+    const release = await releases.start('no-data', { asked: { watchStage: ({ stage }) => stage === 0 } });
+    (await release.asked('watchStage')).answer({
+      ...{ outcome: 'held', reason: 'no-data', verdict: null, evidence: evidence(0) },
+    });
+    const waiting = await release.asked('watchStage');
+    expect(waiting.input).toMatchObject({ awaitFresh: true, holdCleared: false });
+    expect(await release.state()).toMatchObject({ phase: 'held', hold: { reasonCode: 'no-data' } });
+    waiting.answer({ outcome: 'fresh', evidence: evidence(0) });
+    const again = await release.asked('watchStage');
+    expect(again.input).toMatchObject({ awaitFresh: false, holdCleared: false });
+    again.answer(passed(0));
+    const end = await release.end();
+    expect(end.types).toEqual([
+      ...planned,
+      ...(['StageOpened', 'StageEvidenceRecorded', 'LeaseLapsed', 'StageHeld', 'RolloutResumed'] as const),
+      ...[...watched, ...stage, ...completed],
+    ]);
+    expect(dataOf(end, 'RolloutResumed')).toMatchObject([{ triggeredBy: 'workflow', reasonCode: 'evidence-fresh' }]);
+    expect(release.happened).not.toContain('freezeExposure');
+  });
+});
+
+describe.concurrent('promote', () => {
+  test('the watch is told, and the stage passes with the person’s reason', async () => {
+    const release = await releases.start('promoted', { asked: { watchStage: always } });
+    const first = await release.asked('watchStage');
+    expect(first.input.promote).toBe(false);
+    await release.command('promote', 'otto', 'urgent');
+    const second = await release.asked('watchStage');
+    expect(second.input).toMatchObject({ stage: 0, promote: true });
+    second.answer(passed(0));
+    const third = await release.asked('watchStage');
+    // A promotion is for one stage.
+    expect(third.input).toMatchObject({ stage: 1, promote: false });
+    third.answer(passed(1));
+    const end = await release.end();
+    expect(end.types).toEqual([...planned, ...stage, ...stage, ...completed]);
+    expect(dataOf(end, 'StagePassed')).toMatchObject([
+      { triggeredBy: 'person', by: 'otto', reasonCode: 'person-promote', reason: 'urgent' },
+      { triggeredBy: 'workflow', reasonCode: 'stage-rule' },
+    ]);
+  });
+});
+
+describe.concurrent('regression', () => {
+  const regression = [...planned, 'StageOpened', 'RegressionDetected', ...rolledBack];
+  const judged = { phase: 'halted', reasonCode: 'regression-blocked-traffic' };
+
+  test('found by the watch', async () => {
+    const release = await releases.start('regression-watch', {
+      answers: {
+        watchStage: async () => ({ outcome: 'regression', verdict: sampleVerdict, evidence: evidence(0) }),
+      },
+    });
+    const end = await release.end();
+    expect(end).toMatchObject(judged);
+    expect(end.types).toEqual([
+      ...[...planned, 'StageOpened', 'StageEvidenceRecorded', 'RegressionDetected'],
+      ...rolledBack,
+    ]);
+    expect(position(release, 'freezeExposure')).toBeLessThan(position(release, 'publishRollback'));
+    expect(position(release, 'publishRollback')).toBeLessThan(position(release, 'verifyHalt'));
+    expect(release.happened).toContain('closeTelemetry');
+  });
+
+  test('signalled while it is watched, and again: halted once', async () => {
+    const release = await releases.start('regression-signal', {
+      asked: { watchStage: always, freezeExposure: always },
+    });
+    await release.asked('watchStage');
+    await release.regression();
+    await release.regression({ ...sampleVerdict, metric: 'crash' });
+    const freezing = await release.asked('freezeExposure');
+    await release.regression({ ...sampleVerdict, metric: 'crash' });
+    await freezing.proceed();
+    const end = await release.end();
+    expect(end).toMatchObject(judged);
+    expect(end.types).toEqual(regression);
+    expect(dataOf(end, 'ReleaseHalted')).toMatchObject([{ triggeredBy: 'judge', by: 'judge' }]);
+    await expect(release.regression()).rejects.toThrow(/already completed/);
+  });
+
+  test('signalled while the stage is opened', async () => {
+    const release = await releases.start('regression-opening', { asked: { openStage: always } });
+    await release.asked('openStage');
+    await release.regression();
+    const end = await release.end();
+    expect(end).toMatchObject(judged);
+    expect(end.types).toEqual(regression);
+    expect(release.happened).not.toContain('watchStage');
+  });
+
+  test('signalled before any stage is open: nobody was offered anything, so nothing halts', async () => {
+    const release = await releases.start('regression-early', {
+      asked: { buildRelease: always, planRollout: always },
+    });
+    const building = await release.asked('buildRelease');
+    await release.regression();
+    await building.proceed();
+    const planning = await release.asked('planRollout');
+    await release.regression();
+    await planning.proceed();
+    const end = await release.end();
+    expect(end.types).toEqual([...planned, ...stage, ...stage, ...completed]);
+  });
+
+  test('exposure goes down although the log takes nothing', async () => {
+    const release = await releases.start('regression-no-log', {
+      asked: { watchStage: always, recordEvents: ({ events }) => events[0]?.type === 'RegressionDetected' },
+    });
+    await release.asked('watchStage');
+    await release.regression();
+    const recording = await release.asked('recordEvents');
+    await release.until('verifyHalt');
+    expect(position(release, 'freezeExposure')).toBeLessThan(position(release, 'publishRollback'));
+    expect(release.happened).not.toContain('RegressionDetected');
+    await recording.proceed();
+    const end = await release.end();
+    expect(end).toMatchObject(judged);
+    expect(end.types).toEqual(regression);
+  });
+});
+
+describe.concurrent('halt by a person', () => {
+  const asked = { phase: 'halted', reasonCode: 'person-halt', reason: 'customers call' };
+
+  test('while it is watched: answered when exposure is frozen', async () => {
+    const release = await releases.start('halt-watching', { asked: { watchStage: always } });
+    await release.asked('watchStage');
+    await release.command('halt', 'sam', 'customers call');
+    expect(release.happened).toContain('freezeExposure');
+    const end = await release.end();
+    expect(end).toMatchObject(asked);
+    expect(end.types).toEqual([...planned, 'StageOpened', 'HaltRequested', ...rolledBack]);
+    expect(dataOf(end, 'ReleaseHalted')).toMatchObject([{ triggeredBy: 'person', by: 'sam' }]);
+  });
+
+  test('while it is paused', async () => {
+    const release = await releases.start('halt-paused', { asked: { watchStage: always } });
+    await release.asked('watchStage');
+    await release.command('pause');
+    await release.command('halt', 'sam', 'customers call');
+    const end = await release.end();
+    expect(end).toMatchObject(asked);
+    expect(end.types).toEqual([
+      ...[...planned, 'StageOpened', 'RolloutPaused', 'ExposureFrozen', 'HaltRequested'],
+      ...rolledBack,
+    ]);
+    expect(release.happened).not.toContain('thawExposure');
+  });
+
+  test('while it is held', async () => {
+    const release = await releases.start('halt-held', { asked: { watchStage: always } });
+    const watch = await release.asked('watchStage');
+    watch.answer({ outcome: 'held', reason: 'hold', verdict: holdVerdict, evidence: evidence(0) });
+    await release.until('ExposureFrozen');
+    await release.command('halt', 'sam', 'customers call');
+    const end = await release.end();
+    expect(end).toMatchObject(asked);
+    expect(end.types).toEqual([
+      ...[...planned, 'StageOpened', 'StageEvidenceRecorded', 'StageHeld', 'ExposureFrozen', 'HaltRequested'],
+      ...rolledBack,
+    ]);
+  });
+});
+
+describe.concurrent('between two stages, and before the end', () => {
+  const recordsPass =
+    (index: number) =>
+    ({ events }: { events: readonly { type: string; data: object }[] }) =>
+      events.some(({ type, data }) => type === 'StagePassed' && 'stage' in data && data.stage === index);
+
+  test('what is asked while the next run is about to begin is neither lost nor stuck', async () => {
+    const release = await releases.start('between-pause', { asked: { recordEvents: recordsPass(0) } });
+    const recording = await release.asked('recordEvents');
+    expect(await release.command('pause')).toMatchObject({ phase: 'paused' });
+    expect(release.happened).toContain('freezeExposure');
+    await recording.proceed();
+    await release.command('resume');
+    const end = await release.end();
+    expect(end.types).toEqual([
+      ...[...planned, ...stage, 'RolloutPaused', 'ExposureFrozen', 'RolloutResumed'],
+      ...[...stage, ...completed],
+    ]);
+    expect(end.stream.duplicates).toBe(0);
+  });
+
+  test('a regression that is signalled there is recorded and halts', async () => {
+    const release = await releases.start('between-regression', { asked: { recordEvents: recordsPass(0) } });
+    const recording = await release.asked('recordEvents');
+    await release.regression();
+    await recording.proceed();
+    const end = await release.end();
+    expect(end).toMatchObject({ phase: 'halted', reasonCode: 'regression-blocked-traffic' });
+    expect(end.types).toEqual([...planned, ...stage, 'RegressionDetected', ...rolledBack]);
+  });
+
+  test('a stage that has passed cannot be promoted', async () => {
+    const release = await releases.start('between-promote', { asked: { recordEvents: recordsPass(0) } });
+    const recording = await release.asked('recordEvents');
+    await expect(release.command('promote')).rejects.toMatchObject(refusal('SRP_RULE_PHASE'));
+    await recording.proceed();
+    expect((await release.end()).types).toEqual([...planned, ...stage, ...stage, ...completed]);
+  });
+
+  test.each(['pause', 'halt'] as const)('%s after the last stage, while the log takes nothing', async (kind) => {
+    const release = await releases.start(`last-${kind}`, { asked: { recordEvents: recordsPass(1) } });
+    const recording = await release.asked('recordEvents');
+    await release.command(kind);
+    expect(release.happened).toContain('freezeExposure');
+    expect(release.happened).not.toContain('completeRollout');
+    await recording.proceed();
+    if (kind === 'pause') await release.command('resume');
+    const end = await release.end();
+    const rest = [...(['RolloutPaused', 'ExposureFrozen', 'RolloutResumed'] as const), ...completed];
+    expect(end.types).toEqual([
+      ...[...planned, ...stage, ...stage],
+      ...(kind === 'pause' ? rest : ['HaltRequested', ...rolledBack]),
+    ]);
+  });
+
+  test('while the content becomes the steady one, there is nothing left to stop', async () => {
+    const release = await releases.start('completing', { asked: { completeRollout: always } });
+    const completing = await release.asked('completeRollout');
+    await expect(release.command('pause')).rejects.toMatchObject(refusal('SRP_RULE_PHASE'));
+    await expect(release.command('halt')).rejects.toMatchObject(refusal('SRP_RULE_PHASE'));
+    await release.regression();
+    await completing.proceed();
+    const end = await release.end();
+    expect(end.types).toEqual([...planned, ...stage, ...stage, ...completed]);
+  });
+});
+
+describe.concurrent('what fails', () => {
+  const abandoned = [...planned, 'StageOpened', 'HaltRequested', ...rolledBack];
+
+  test('a stage that cannot be opened is halted and rolled back: its event says that it was', async () => {
+    const release = await releases.start('open-fails', {
+      answers: { openStage: () => Promise.reject(final('the store refuses')) },
+    });
+    const end = await release.end();
+    expect(end).toMatchObject({ phase: 'halted', reasonCode: 'pipeline-failed', reason: 'the store refuses' });
+    expect(end.types).toEqual(abandoned);
+    expect(dataOf(end, 'ReleaseHalted')).toMatchObject([{ triggeredBy: 'workflow', by: 'release' }]);
+  });
+
+  test('cancelled in Temporal before exposure: cancelled', async () => {
+    const release = await releases.start('temporal-cancel-early', { policy: { approvals: 1 } });
+    await release.inPhase('approval');
+    await release.handle.cancel();
+    const end = await release.end();
+    expect(end).toMatchObject({ phase: 'cancelled', reasonCode: 'workflow-cancelled' });
+    expect(end.types).toEqual([...signed, 'ApprovalRequested', 'ReleaseCancelled']);
+    expect(release.happened).not.toContain('freezeExposure');
+  });
+
+  test.each(['watching', 'paused'] as const)('cancelled in Temporal while %s: halted and rolled back', async (when) => {
+    const release = await releases.start(`temporal-cancel-${when}`, { asked: { watchStage: always } });
+    await release.asked('watchStage');
+    if (when === 'paused') await release.command('pause');
+    await release.handle.cancel();
+    const end = await release.end();
+    expect(end).toMatchObject({ phase: 'halted', reasonCode: 'workflow-cancelled' });
+    const paused = when === 'paused' ? (['RolloutPaused', 'ExposureFrozen'] as const) : [];
+    expect(end.types).toEqual([...planned, 'StageOpened', ...paused, 'HaltRequested', ...rolledBack]);
+  });
+
+  test('a rollback that is refused for good is asked for again until it is published', async () => {
+    const release = await releases.start('rollback-fails', {
+      asked: { watchStage: always, publishRollback: always },
+    });
+    await release.asked('watchStage');
+    await release.command('halt');
+    (await release.asked('publishRollback')).fail(final('the keys are gone'));
+    await (await release.asked('publishRollback')).proceed();
+    const end = await release.end();
+    expect(end).toMatchObject({ phase: 'halted', reasonCode: 'person-halt' });
+    expect(end.types).toEqual([...planned, 'StageOpened', 'HaltRequested', ...rolledBack]);
+  });
+
+  test('a log that fails five times, sometimes after it had written: nothing is lost or doubled', async () => {
+    const release = await releases.start('log-fails', {
+      asked: { recordEvents: ({ events }) => events.some(({ type }) => type === 'StageOpened') },
+    });
+    for (const attempt of [1, 2, 3, 4, 5]) {
+      const call = await release.asked('recordEvents');
+      // The call below writes as well; its answer is lost.
+      if (attempt % 2 === 0) await call.proceedUnheard();
+      call.fail(new Error('the broker is away'));
+    }
+    for (const _stage of [0, 1]) await (await release.asked('recordEvents')).proceed();
+    const end = await release.end();
+    expect(end.types).toEqual([...planned, ...stage, ...stage, ...completed]);
+    expect(end.stream.duplicates).toBeGreaterThan(0);
+    expectAfter(release, 'openStage', 'StageOpened');
+  });
+
+  test('a log that refuses for good does not stop the halt, and gets the events when it takes them', async () => {
+    const release = await releases.start('log-refuses', {
+      asked: { watchStage: always, recordEvents: ({ events }) => events[0]?.type === 'HaltRequested' },
+    });
+    await release.asked('watchStage');
+    const halting = release.command('halt');
+    (await release.asked('recordEvents')).fail(final('this cannot be written'));
+    await halting;
+    await release.until('verifyHalt');
+    await (await release.asked('recordEvents')).proceed();
+    const end = await release.end();
+    expect(end.types).toEqual([...planned, 'StageOpened', 'HaltRequested', ...rolledBack]);
+  });
+});
