@@ -60,6 +60,10 @@ export const createRolloutActivities = (ports: RolloutPorts): RolloutActivities 
     const { document } = await ports.director.change(
       family,
       (current) => {
+        // An attempt that hung on the telemetry log may come when the release was rolled back, or had completed.
+        if (current.rollback?.releaseId === releaseId || current.steady.releaseId === releaseId) {
+          throw new SigrelError('SRP_RULE_ENDED', `release ${releaseId} has ended: its stage is not opened any more`);
+        }
         const open = current.rollout;
         const mine = open?.content.releaseId === releaseId;
         if (!mine && (current.mode === 'rolling' || current.mode === 'frozen')) {

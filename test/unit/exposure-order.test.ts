@@ -1,0 +1,161 @@
+/** Activities that change exposure, on a real store: what comes late, twice or in the wrong order cannot raise it. */
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { createHaltActivities } from '../../activities/halt.ts';
+import { createPublishActivities } from '../../activities/publish.ts';
+import { createRolloutActivities } from '../../activities/rollout.ts';
+import { defaultPolicy } from '../../domain/policy.ts';
+import type { DirectorStore } from '../../domain/ports.ts';
+import { type Content, engineId } from '../../domain/release.ts';
+import type { ControlRecord } from '../../domain/telemetry.ts';
+import { createFileBlobs } from '../../infra/store/blobs.ts';
+import { createDirectorStore } from '../../infra/tuf/director-store.ts';
+
+const engine = { name: 'suricata', version: '7.0.10', packageVersion: '1:7.0.10-1', digest: 'a'.repeat(64) };
+const segment = `${engineId(engine)}/fail-open`;
+const family = 'ips';
+
+let root: string;
+let number = 0;
+let director: DirectorStore;
+let blobs: ReturnType<typeof createFileBlobs>;
+/** Kafka is away until this resolves. */
+let telemetryIsBack: Promise<void>;
+let controls: ControlRecord[];
+
+beforeAll(async () => {
+  root = await mkdtemp(join(tmpdir(), 'sigrel-exposure-'));
+});
+afterAll(async () => {
+  await rm(root, { recursive: true, force: true });
+});
+beforeEach(async () => {
+  number += 1;
+  const dir = join(root, String(number));
+  blobs = createFileBlobs(join(dir, 'blobs'));
+  director = createDirectorStore({ dir, keysDir: join(root, 'keys'), blobs, now: Date.now });
+  await director.initialiseFamily(family, [{ engine, bytes: new TextEncoder().encode('baseline') }]);
+  telemetryIsBack = Promise.resolve();
+  controls = [];
+});
+
+const halt = () => createHaltActivities({ director });
+const rollout = () =>
+  createRolloutActivities({
+    director,
+    inventory: { devices: async () => [] },
+    evidence: { judgeStatus: async () => null },
+    telemetry: {
+      append: async () => {},
+      control: async (record) => {
+        await telemetryIsBack;
+        controls.push(record);
+      },
+    },
+    bucketOf: () => 0,
+    now: Date.now,
+    heartbeat: () => {},
+    cancelled: () => new AbortController().signal,
+  });
+
+/** A signed release, as far as its first stage. */
+const prepare = async (releaseId: string) => {
+  const contentVersion = await director.nextContentVersion(family, releaseId);
+  const bytes = new TextEncoder().encode(releaseId);
+  const path = `content/${family}/${contentVersion}/${engineId(engine)}.rules`;
+  const artefacts = [{ engine: engineId(engine), path, sha256: await blobs.put(bytes), length: bytes.length }];
+  const publish = createPublishActivities({ director });
+  const { release, rollback, previous } = await publish.signRelease({
+    ...{ releaseId, family, contentVersion, artefacts, bundleDigest: 'b'.repeat(64) },
+  });
+  await publish.publishContent({ releaseId, family, release, rollback });
+  const open = (stage: number) =>
+    rollout().openStage({
+      ...{ releaseId, family, stage, salt: 's', thresholds: { [segment]: (stage + 1) * 1_000 }, release, previous },
+      ...{ rollbackVersion: rollback.contentVersion, policy: defaultPolicy, startedAt: 0, holdCleared: false },
+    });
+  return { releaseId, release, rollback, open };
+};
+const document = async () => (await director.read(family)).document;
+const freeze = (releaseId: string) =>
+  halt().freezeExposure({ releaseId, family, triggeredBy: 'person', reason: 'because' });
+const rollBack = (releaseId: string, rollback: Content) => halt().publishRollback({ releaseId, family, rollback });
+const thaw = (releaseId: string) => halt().thawExposure({ releaseId, family, holdCleared: false });
+
+describe('opening a stage', () => {
+  test('telemetry knows of it before the director does, and a repetition changes nothing', async () => {
+    const { open } = await prepare('r1');
+    let telemetryComesBack = () => {};
+    telemetryIsBack = new Promise((resolve) => {
+      telemetryComesBack = resolve;
+    });
+    const opening = open(0);
+    expect((await document()).mode).toBe('steady');
+    telemetryComesBack();
+    const { directorVersion } = await opening;
+    expect(controls).toMatchObject([{ kind: 'stage-opened', stage: 0 }]);
+    expect(await document()).toMatchObject({ mode: 'rolling', rollout: { stage: 0 } });
+    expect(await open(0)).toEqual({ directorVersion });
+  });
+
+  test('an attempt that comes after a later stage was opened changes nothing', async () => {
+    const { open } = await prepare('r1');
+    await open(0);
+    const { directorVersion } = await open(1);
+    expect(await open(0)).toEqual({ directorVersion });
+    expect((await document()).rollout?.thresholds).toEqual({ [segment]: 2_000 });
+  });
+
+  test('an attempt that comes after the freeze is refused, until the stop is lifted', async () => {
+    const { open } = await prepare('r1');
+    await open(0);
+    await freeze('r1');
+    await expect(open(1)).rejects.toMatchObject({ code: 'SRP_RULE_STOPPED' });
+    expect(await document()).toMatchObject({ mode: 'frozen', rollout: { stage: 0 } });
+    await thaw('r1');
+    await open(1);
+    expect(await document()).toMatchObject({ mode: 'rolling', rollout: { stage: 1 } });
+  });
+
+  test.each([true, false])(
+    'an attempt that comes after the rollback is refused (opened before: %s)',
+    async (opened) => {
+      const { open, rollback } = await prepare('r1');
+      if (opened) await open(0);
+      await freeze('r1');
+      await rollBack('r1', rollback);
+      const before = await document();
+      expect(before.mode).toBe('rollback');
+      await expect(open(0)).rejects.toMatchObject({ code: 'SRP_RULE_ENDED' });
+      await thaw('r1');
+      expect(await document()).toEqual(before);
+      // The next release is not stopped by the end of this one.
+      const next = await prepare('r2');
+      await next.open(0);
+      expect(await document()).toMatchObject({ mode: 'rolling', steady: rollback, rollout: { content: next.release } });
+      await expect(open(0)).rejects.toMatchObject({ code: 'SRP_RULE_ENDED' });
+    },
+  );
+
+  test('an attempt that comes after the release completed is refused', async () => {
+    const { open, release } = await prepare('r1');
+    await open(0);
+    await rollout().completeRollout({ releaseId: 'r1', family, release });
+    const before = await document();
+    expect(before).toMatchObject({ mode: 'steady', steady: release, rollout: null });
+    await expect(open(0)).rejects.toMatchObject({ code: 'SRP_RULE_ENDED' });
+    expect(await document()).toEqual(before);
+  });
+
+  test('a second release of the family is refused while the first one rolls out or is frozen', async () => {
+    const first = await prepare('r1');
+    await first.open(0);
+    const second = await prepare('r2');
+    await expect(second.open(0)).rejects.toMatchObject({ code: 'SRP_RULE_FAMILY_BUSY' });
+    await freeze('r1');
+    await expect(second.open(0)).rejects.toMatchObject({ code: 'SRP_RULE_FAMILY_BUSY' });
+    await expect(rollBack('r2', second.rollback)).rejects.toMatchObject({ code: 'SRP_RULE_FAMILY_BUSY' });
+  });
+});
