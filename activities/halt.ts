@@ -1,20 +1,30 @@
 /** Exposure down. Everything here needs the online keys and the file store only: no Kafka, no PostgreSQL, no judge. */
-import { SigrelError } from '../domain/errors.ts';
+import type { DirectorDocument } from '../domain/director.ts';
 import type { DirectorStore } from '../domain/ports.ts';
 import type { HaltActivities } from './contract.ts';
 
 /** Expiry of documents that grant nothing new: a device that comes back after a weekend still verifies them. */
 export const steadyExpiryMs = 7 * 24 * 3_600_000;
 
+/** Another release is under way: this one was granted nothing, and a stop would be the other one's. */
+const isAnothers = ({ mode, rollout }: DirectorDocument, releaseId: string): boolean =>
+  (mode === 'rolling' || mode === 'frozen') && rollout?.content.releaseId !== releaseId;
+
+/** The document says already that this release was rolled back, or that it completed. */
+export const hasEnded = ({ steady, rollback }: DirectorDocument, releaseId: string): boolean =>
+  rollback?.releaseId === releaseId || steady.releaseId === releaseId;
+
 export const createHaltActivities = (ports: { readonly director: DirectorStore }): HaltActivities => ({
   freezeExposure: async ({ releaseId, family }) => {
+    const { document: before } = await ports.director.read(family);
+    const stops = !isAnothers(before, releaseId) && !hasEnded(before, releaseId);
     const { document, publishedAt } = await ports.director.change(
       family,
       (current) =>
         current.mode === 'rolling' && current.rollout?.content.releaseId === releaseId
           ? { ...current, mode: 'frozen' }
           : null,
-      { expiresInMs: steadyExpiryMs, stop: 'set' },
+      { expiresInMs: steadyExpiryMs, ...(stops ? { stop: 'set' } : {}) },
     );
     return { directorVersion: document.directorVersion, frozenAt: publishedAt };
   },
@@ -34,17 +44,16 @@ export const createHaltActivities = (ports: { readonly director: DirectorStore }
   },
 
   publishRollback: async ({ releaseId, family, rollback }) => {
+    const { document: before } = await ports.director.read(family);
+    if (isAnothers(before, releaseId)) return { directorVersion: before.directorVersion };
     const { document } = await ports.director.change(
       family,
       (current) => {
         if (current.mode === 'rollback' && current.rollback?.contentVersion === rollback.contentVersion) return null;
-        if (current.rollout !== null && current.rollout.content.releaseId !== releaseId) {
-          throw new SigrelError(
-            'SRP_RULE_FAMILY_BUSY',
-            `family ${family} is rolling out ${current.rollout.content.releaseId}, not ${releaseId}: nothing was rolled back`,
-          );
-        }
-        return { ...current, mode: 'rollback', rollback };
+        if (current.rollout?.content.releaseId === releaseId) return { ...current, mode: 'rollback', rollback };
+        // Halted before its first stage was granted: there is no cohort, and what was good before stays so. The document
+        // says that the release has ended, so that an opening that comes late is refused.
+        return { family, mode: 'rollback', steady: current.rollback ?? current.steady, rollout: null, rollback };
       },
       { expiresInMs: steadyExpiryMs, stop: 'clear' },
     );

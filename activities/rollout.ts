@@ -8,7 +8,7 @@ import { engineId, segmentKey } from '../domain/release.ts';
 import { assessStage, isStale } from '../domain/stage-rule.ts';
 import { total } from '../domain/timeline.ts';
 import type { RolloutActivities } from './contract.ts';
-import { steadyExpiryMs } from './halt.ts';
+import { hasEnded, steadyExpiryMs } from './halt.ts';
 
 export type RolloutPorts = {
   readonly inventory: Inventory;
@@ -61,7 +61,7 @@ export const createRolloutActivities = (ports: RolloutPorts): RolloutActivities 
       family,
       (current) => {
         // An attempt that hung on the telemetry log may come when the release was rolled back, or had completed.
-        if (current.rollback?.releaseId === releaseId || current.steady.releaseId === releaseId) {
+        if (hasEnded(current, releaseId)) {
           throw new SigrelError('SRP_RULE_ENDED', `release ${releaseId} has ended: its stage is not opened any more`);
         }
         const open = current.rollout;

@@ -156,6 +156,62 @@ describe('opening a stage', () => {
     await expect(second.open(0)).rejects.toMatchObject({ code: 'SRP_RULE_FAMILY_BUSY' });
     await freeze('r1');
     await expect(second.open(0)).rejects.toMatchObject({ code: 'SRP_RULE_FAMILY_BUSY' });
-    await expect(rollBack('r2', second.rollback)).rejects.toMatchObject({ code: 'SRP_RULE_FAMILY_BUSY' });
+  });
+});
+
+describe('halting', () => {
+  test('a release that came second, and was granted nothing, does not stop the first one', async () => {
+    const first = await prepare('r1');
+    await first.open(0);
+    const second = await prepare('r2');
+    const before = await director.read(family);
+    await freeze('r2');
+    await rollBack('r2', second.rollback);
+    expect(await director.read(family)).toEqual(before);
+    await first.open(1);
+    // Nor does it lift the stop of the first one.
+    await freeze('r1');
+    await rollBack('r2', second.rollback);
+    expect(await director.read(family)).toMatchObject({ stopped: true, document: { mode: 'frozen' } });
+  });
+
+  test('a release that was granted nothing yet, after another one was halted', async () => {
+    const first = await prepare('r1');
+    await first.open(0);
+    await freeze('r1');
+    await rollBack('r1', first.rollback);
+    const second = await prepare('r2');
+    await freeze('r2');
+    await expect(second.open(0)).rejects.toMatchObject({ code: 'SRP_RULE_STOPPED' });
+    await rollBack('r2', second.rollback);
+    // Who still runs the first one's content gets its rollback; nobody gets anything of the second one.
+    expect(await director.read(family)).toMatchObject({
+      stopped: false,
+      document: { mode: 'rollback', steady: first.rollback, rollout: null, rollback: second.rollback },
+    });
+    await expect(second.open(0)).rejects.toMatchObject({ code: 'SRP_RULE_ENDED' });
+    const third = await prepare('r3');
+    await third.open(0);
+    expect(await document()).toMatchObject({ mode: 'rolling', steady: second.rollback });
+  });
+
+  test('a freeze that comes after the rollback leaves no stop behind', async () => {
+    const first = await prepare('r1');
+    await first.open(0);
+    await freeze('r1');
+    await rollBack('r1', first.rollback);
+    const before = await director.read(family);
+    await freeze('r1');
+    expect(await director.read(family)).toEqual(before);
+    expect(before.stopped).toBe(false);
+  });
+
+  test('twice gives the same document', async () => {
+    const { open, rollback } = await prepare('r1');
+    await open(0);
+    const { directorVersion, frozenAt } = await freeze('r1');
+    expect((await freeze('r1')).directorVersion).toBe(directorVersion);
+    expect(frozenAt).toBeGreaterThan(0);
+    expect(await rollBack('r1', rollback)).toEqual(await rollBack('r1', rollback));
   });
 });
