@@ -21,6 +21,7 @@ describe('decide', () => {
     ['ApprovalRequested', ['cancel', 'approve']],
     ['RolloutPlanned', ['cancel']],
     ['StageOpened', ['pause', 'promote', 'halt']],
+    ['StagePassed', ['pause', 'halt']],
     ['ReleaseCompleted', []],
   ] as const)('after %s only %j can be asked', (type, allowed) => {
     const state = stateAfter(type);
@@ -61,6 +62,15 @@ describe('decide', () => {
     const once = evolve(waiting, first);
     expect(decide(once, { kind: 'approve', by: once.approvals?.by[0] ?? '', note: '' })).toMatchObject({
       code: 'SRP_RULE_FOUR_EYES',
+    });
+  });
+
+  test('an approval more than needed is refused', () => {
+    const granted = stateAfter('ApprovalGranted');
+    expect(decide(granted, { kind: 'approve', by: 'late', note: '' })).toMatchObject({
+      ok: false,
+      code: 'SRP_RULE_PHASE',
+      message: expect.stringContaining('the approvals that it needs: 2'),
     });
   });
 
