@@ -6,6 +6,7 @@ import { addDemoCommand } from './commands/demo.ts';
 import { addEngineCommands } from './commands/engines.ts';
 import { addFleetCommands } from './commands/fleet.ts';
 import { addHistoryCommands } from './commands/history.ts';
+import { addLintCommand } from './commands/lint.ts';
 import { addReleaseCommands } from './commands/release.ts';
 import { addServerCommands } from './commands/servers.ts';
 import { ApiError } from './context.ts';
@@ -38,6 +39,7 @@ addReleaseCommands(program, global);
 addFleetCommands(program, global);
 addHistoryCommands(program, global);
 addEngineCommands(program, global);
+addLintCommand(program, global);
 addDemoCommand(program, global);
 
 /** Inherited by commands only when they are made, so it is set on all of them here. */
