@@ -2,7 +2,7 @@
 import { type ReadFamily, rulesText } from '../domain/content/family.ts';
 import { SigrelError } from '../domain/errors.ts';
 import type { BlobStore, DirectorStore, Inventory } from '../domain/ports.ts';
-import { type Artefact, type EngineBuild, engineId } from '../domain/release.ts';
+import { type Artefact, artefactPath, type EngineBuild, engineId } from '../domain/release.ts';
 import { canonicalJson } from '../events/canonical-json.ts';
 import type { BuildActivities } from './contract.ts';
 
@@ -31,7 +31,7 @@ export const createBuildActivities = (ports: BuildPorts): BuildActivities => ({
     const sha256 = await ports.blobs.put(bytes);
     const artefacts = enginesOf(await ports.inventory.devices()).map((engine): Artefact => {
       const id = engineId(engine);
-      return { engine: id, path: `content/${name}/${contentVersion}/${id}.rules`, sha256, length: bytes.length };
+      return { engine: id, path: artefactPath(name, contentVersion, id), sha256, length: bytes.length };
     });
     const bundle = canonicalJson({ family: name, sourceDigest, contentVersion, artefacts });
     const bundleDigest = await ports.blobs.put(new TextEncoder().encode(bundle));

@@ -1,36 +1,53 @@
-/** Exposure down. Everything here needs the online keys and the file store only: no Kafka, no PostgreSQL, no judge. */
+/**
+ * Exposure down: freeze and rollback need the online keys and the file store only, no Kafka, no PostgreSQL, no judge. Taking
+ * a freeze back raises exposure again and asks the judge first.
+ */
 import type { DirectorDocument } from '../domain/director.ts';
-import type { DirectorStore } from '../domain/ports.ts';
+import { SigrelError } from '../domain/errors.ts';
+import type { DirectorStore, EvidenceReader } from '../domain/ports.ts';
+import { refuseGrant } from '../domain/stage-rule.ts';
 import type { HaltActivities } from './contract.ts';
 
 /** Expiry of documents that grant nothing new: a device that comes back after a weekend still verifies them. */
 export const steadyExpiryMs = 7 * 24 * 3_600_000;
 
-/** Another release is under way: this one was granted nothing, and a stop would be the other one's. */
-const isAnothers = ({ mode, rollout }: DirectorDocument, releaseId: string): boolean =>
-  (mode === 'rolling' || mode === 'frozen') && rollout?.content.releaseId !== releaseId;
-
 /** The document says already that this release was rolled back, or that it completed. */
 export const hasEnded = ({ steady, rollback }: DirectorDocument, releaseId: string): boolean =>
   rollback?.releaseId === releaseId || steady.releaseId === releaseId;
 
-export const createHaltActivities = (ports: { readonly director: DirectorStore }): HaltActivities => ({
+export const createHaltActivities = (ports: {
+  readonly director: DirectorStore;
+  readonly evidence: EvidenceReader;
+  readonly now: () => number;
+}): HaltActivities => ({
   freezeExposure: async ({ releaseId, family }) => {
     const { document: before } = await ports.director.read(family);
-    const stops = !isAnothers(before, releaseId) && !hasEnded(before, releaseId);
     const { document, publishedAt } = await ports.director.change(
       family,
       (current) =>
         current.mode === 'rolling' && current.rollout?.content.releaseId === releaseId
           ? { ...current, mode: 'frozen' }
           : null,
-      { expiresInMs: steadyExpiryMs, ...(stops ? { stop: 'set' } : {}) },
+      // A release that waits behind another one, or has ended, must not stop what goes on without it.
+      {
+        expiresInMs: steadyExpiryMs,
+        unlessRolling: releaseId,
+        ...(hasEnded(before, releaseId) ? {} : { stop: 'set' }),
+      },
     );
     return { directorVersion: document.directorVersion, frozenAt: publishedAt };
   },
 
   thawExposure: async ({ releaseId, family, holdCleared }) => {
     const { document } = await ports.director.read(family);
+    const granted = document.rollout && { ...document.rollout.lease, holdCleared };
+    const refused = granted && refuseGrant(granted, await ports.evidence.judgeStatus(releaseId), ports.now());
+    if (refused?.kind === 'stale') {
+      const message = `release ${releaseId} is not resumed without fresh evidence: ${refused.why}`;
+      throw new SigrelError('SRP_DEP_EVIDENCE', message);
+    }
+    // Held or halted while it was paused: it stays frozen, and the watch over the stage finds the verdict.
+    if (refused) return { directorVersion: document.directorVersion };
     const { document: thawed } = await ports.director.change(
       family,
       (current) => {
@@ -44,8 +61,6 @@ export const createHaltActivities = (ports: { readonly director: DirectorStore }
   },
 
   publishRollback: async ({ releaseId, family, rollback }) => {
-    const { document: before } = await ports.director.read(family);
-    if (isAnothers(before, releaseId)) return { directorVersion: before.directorVersion };
     const { document } = await ports.director.change(
       family,
       (current) => {
@@ -55,7 +70,8 @@ export const createHaltActivities = (ports: { readonly director: DirectorStore }
         // says that the release has ended, so that an opening that comes late is refused.
         return { family, mode: 'rollback', steady: current.rollback ?? current.steady, rollout: null, rollback };
       },
-      { expiresInMs: steadyExpiryMs, stop: 'clear' },
+      // While another release is rolling out, nobody was offered this one: there is nothing to roll back.
+      { expiresInMs: steadyExpiryMs, stop: 'clear', unlessRolling: releaseId },
     );
     return { directorVersion: document.directorVersion };
   },

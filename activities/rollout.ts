@@ -5,7 +5,7 @@ import { type BucketOf, planStages } from '../domain/exposure.ts';
 import type { RolloutPolicy } from '../domain/policy.ts';
 import type { DirectorStore, EvidenceReader, Inventory, TelemetryLog } from '../domain/ports.ts';
 import { engineId, segmentKey } from '../domain/release.ts';
-import { assessStage, isStale } from '../domain/stage-rule.ts';
+import { assessStage, isStale, type JudgeStatus, refuseGrant } from '../domain/stage-rule.ts';
 import { total } from '../domain/timeline.ts';
 import type { RolloutActivities } from './contract.ts';
 import { hasEnded, steadyExpiryMs } from './halt.ts';
@@ -30,7 +30,8 @@ export const createRolloutActivities = (ports: RolloutPorts): RolloutActivities 
     const devices: Record<string, string[]> = {};
     for (const device of await ports.inventory.devices()) {
       const segment = segmentKey(engineId(device.engine), device.failMode);
-      devices[segment] = [...(devices[segment] ?? []), device.deviceId];
+      devices[segment] ??= [];
+      devices[segment].push(device.deviceId);
     }
     if (Object.keys(devices).length === 0) {
       throw new SigrelError(
@@ -38,6 +39,9 @@ export const createRolloutActivities = (ports: RolloutPorts): RolloutActivities 
         `no device is enrolled for family ${family}: there is nobody to roll out to`,
       );
     }
+    const { document } = await ports.director.read(family);
+    const open = document.mode === 'rolling' || document.mode === 'frozen' ? document.rollout?.content.releaseId : null;
+    if (open && open !== releaseId) throw familyBusy(family, open);
     // A salt of its own for every release: the canaries of one release are not those of the next.
     const salt = `${family}/${releaseId}`;
     return { salt, stages: planStages(policy.stages, devices, salt, ports.bucketOf) };
@@ -57,6 +61,9 @@ export const createRolloutActivities = (ports: RolloutPorts): RolloutActivities 
       freshMs: policy.freshTicks * policy.tickMs,
       holdCleared: input.holdCleared,
     };
+    // Before the first stage there is nothing to judge by; every later one needs evidence that is fresh now.
+    const refused = stage === 0 ? null : refuseGrant(lease, await ports.evidence.judgeStatus(releaseId), ports.now());
+    if (refused?.kind === 'stale') throw noEvidence(releaseId, refused.why);
     const { document } = await ports.director.change(
       family,
       (current) => {
@@ -67,11 +74,12 @@ export const createRolloutActivities = (ports: RolloutPorts): RolloutActivities 
         const open = current.rollout;
         const mine = open?.content.releaseId === releaseId;
         if (!mine && (current.mode === 'rolling' || current.mode === 'frozen')) {
-          throw new SigrelError(
-            'SRP_RULE_FAMILY_BUSY',
-            `family ${family} is rolling out ${open?.content.releaseId}: wait for its end, or halt it`,
-          );
+          throw familyBusy(family, open?.content.releaseId ?? '');
         }
+        // Rolled back meanwhile: this attempt was under way when somebody halted the release.
+        if (current.rollback?.releaseId === releaseId) throw haltedMeanwhile(releaseId);
+        // The watch over the stage finds the verdict and acts on it.
+        if (refused !== null) return null;
         if (mine && current.mode === 'rolling' && open.stage >= stage) return null;
         return {
           family,
@@ -87,8 +95,10 @@ export const createRolloutActivities = (ports: RolloutPorts): RolloutActivities 
   },
 
   watchStage: async ({ releaseId, policy, stage, openedAt, promote, holdCleared, awaitFresh }) => {
+    let status: JudgeStatus | null = null;
     for (;;) {
-      const status = await ports.evidence.judgeStatus(releaseId);
+      // Without the database nothing new is known: what was known grows old, and that is what the stage is held for.
+      status = await ports.evidence.judgeStatus(releaseId).catch(() => status);
       const now = ports.now();
       const assessment = assessStage({ policy, stage, openedAt, now, promote, holdCleared }, status);
       const stillNoData = awaitFresh && assessment.outcome === 'held' && assessment.reason === 'no-data';
@@ -104,10 +114,13 @@ export const createRolloutActivities = (ports: RolloutPorts): RolloutActivities 
   completeRollout: async ({ releaseId, family, release }) => {
     const { document } = await ports.director.change(
       family,
-      (current) =>
-        current.mode === 'steady' && current.steady.contentVersion === release.contentVersion
-          ? null
-          : { family, mode: 'steady', steady: release, rollout: null, rollback: null },
+      (current) => {
+        if (current.mode === 'steady' && current.steady.contentVersion === release.contentVersion) return null;
+        // A stop that came first stands: the store refuses new steady content under a stop marker.
+        const mine = current.rollout?.content.releaseId === releaseId;
+        if (!mine || current.mode !== 'rolling') throw haltedMeanwhile(releaseId);
+        return { family, mode: 'steady', steady: release, rollout: null, rollback: null };
+      },
       { expiresInMs: steadyExpiryMs },
     );
     const status = await ports.evidence.judgeStatus(releaseId);
@@ -127,7 +140,10 @@ export const createRolloutActivities = (ports: RolloutPorts): RolloutActivities 
       const harmed = total(counts, 'harmed');
       const recovered = total(counts, 'recovered');
       // Windows that end before the rollback was out say nothing about recovery.
-      const settled = (status?.lastWindowClosedAt ?? 0) >= started + settleMs;
+      const late = (status?.lastWindowClosedAt ?? 0) >= started + settleMs;
+      // A device that died of the content just before the freeze is counted when its silence is due.
+      const open = Object.values(status?.openTrials ?? {}).reduce((sum, trials) => sum + trials, 0);
+      const settled = late && open === 0;
       if (settled && recovered >= harmed) return { counts, recovered: true, waitedMs };
       if (waitedMs >= waitMs) return { counts, recovered: false, waitedMs };
       ports.heartbeat({ harmed, recovered });
@@ -135,3 +151,15 @@ export const createRolloutActivities = (ports: RolloutPorts): RolloutActivities 
     }
   },
 });
+
+const familyBusy = (family: string, other: string): SigrelError =>
+  new SigrelError('SRP_RULE_FAMILY_BUSY', `family ${family} is rolling out ${other}: wait for its end, or halt it`, {
+    details: { release: other },
+  });
+
+const haltedMeanwhile = (releaseId: string): SigrelError =>
+  new SigrelError('SRP_RULE_STOPPED', `release ${releaseId} was stopped meanwhile: exposure is not raised any more`);
+
+/** Tried again until there is evidence: exposure waits for it. */
+const noEvidence = (releaseId: string, why: string): SigrelError =>
+  new SigrelError('SRP_DEP_EVIDENCE', `no exposure for release ${releaseId} without fresh evidence: ${why}`);

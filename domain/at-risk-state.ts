@@ -40,7 +40,12 @@ export type Member = {
   /** Metrics (bits) counted for it in this release, in either arm: it is out of their risk set for good. */
   counted: number;
   installed: boolean;
+  /** It said so, and neither trouble nor silence spoke against it since: what a stage passes on. */
   healthy: boolean;
+  /** A healthy device that fell silent: not counted as healthy until it is heard again. */
+  silent: boolean;
+  /** Crashed, failed to load, or blocked traffic with the release: it never counts as healthy again. */
+  troubled: boolean;
   harmed: boolean;
   recovered: boolean;
 };
@@ -117,6 +122,8 @@ export const newMember = (device: Device, segment: SegmentKey, bucket: number): 
   counted: 0,
   installed: false,
   healthy: false,
+  silent: false,
+  troubled: false,
   harmed: false,
   recovered: false,
 });
@@ -132,7 +139,7 @@ export const metricIndex = Object.fromEntries(metrics.map((metric, index) => [me
   Record<MetricId, number>
 >;
 
-const version = 1;
+const version = 2;
 
 type ReleaseSnapshot = Omit<OpenRelease, 'members' | 'first' | 'later'> & {
   readonly members: readonly (Omit<Member, 'device'> & { readonly id: string })[];

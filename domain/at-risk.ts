@@ -86,7 +86,10 @@ const settleQueue = (release: OpenRelease, queue: TrialQueue<Member>, metric: nu
     const sums = sumsOf(release, member.segment);
     const silent = wentSilent(trial);
     if (trial.treated && metric === silenceFirst) sums.openTrials -= 1;
-    if (trial.treated && silent) harm(release, member, trial.deadline);
+    if (trial.treated && silent) {
+      harm(release, member, trial.deadline);
+      fallSilent(release, member);
+    }
     // A control that the exposure has reached since leaves its trials, whatever they would have shown.
     if (!trial.judged || (!trial.treated && (member.served || isInside(release, member)))) continue;
     const arm = trial.treated ? 'treated' : 'control';
@@ -184,6 +187,10 @@ const foldReport = (state: PartitionState, report: DeviceReport, bucketOf: Bucke
 const foldMember = (release: OpenRelease, member: Member, body: Body, now: number): void => {
   const servedNow = !member.served && isOfferOf(release, body);
   if (servedNow) serve(release, member, now);
+  if (member.silent) {
+    member.silent = false;
+    sumsOf(release, member.segment).counts.healthy += 1;
+  }
   const arm = armOf(release, member);
   if (!servedNow) openHeartbeatTrials(release, member, arm, now);
   if (member.riskArm === 'none' && member.entryAt === null && arm !== 'none') member.entryAt = now;
@@ -256,7 +263,7 @@ const foldProgress = (release: OpenRelease, member: Member, body: Body, now: num
   if (body.kind === 'installed' && runsRelease && !member.installed) {
     member.installed = true;
     counts.installed += 1;
-  } else if (body.kind === 'healthy' && runsRelease && !member.healthy) {
+  } else if (body.kind === 'healthy' && runsRelease && !member.healthy && !member.troubled) {
     member.healthy = true;
     counts.healthy += 1;
   } else if (body.kind === 'healthy' && member.harmed && !member.recovered) {
@@ -265,7 +272,19 @@ const foldProgress = (release: OpenRelease, member: Member, body: Body, now: num
     counts.recovered += 1;
   } else if (body.kind === 'crash' || body.kind === 'load-failure' || body.kind === 'blocked-traffic') {
     harm(release, member, now);
+    if (runsRelease) member.troubled = true;
+    if (member.healthy && runsRelease) {
+      member.healthy = false;
+      counts.healthy -= 1;
+    }
   }
+};
+
+/** It may come back: an outage of the way here silences healthy devices too. */
+const fallSilent = (release: OpenRelease, member: Member): void => {
+  if (!member.healthy || member.silent) return;
+  member.silent = true;
+  sumsOf(release, member.segment).counts.healthy -= 1;
 };
 
 /** What happens to a device after it left the content (rollback, next release) is no harm of this release. */

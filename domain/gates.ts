@@ -121,7 +121,14 @@ const gate = (
   operator: string,
   limit: number | string,
   details: Details,
-): GateResult => ({ gate: name, verdict, observed, operator, limit, details: details.slice(0, detailLimit) });
+): GateResult => ({
+  gate: name,
+  verdict,
+  observed,
+  operator,
+  limit, // Cut in the middle of a character, words could not be hashed.
+  details: details.slice(0, detailLimit).map((detail) => ({ ...detail, words: detail.words.toWellFormed() })),
+});
 
 /** Keeps an event far below a record's size limit; the count in `observed` stays true. */
 const detailLimit = 20;

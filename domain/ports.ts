@@ -127,9 +127,17 @@ export type DirectorStore = {
   change(
     family: string,
     change: (current: DirectorDocument) => Omit<DirectorDocument, 'directorVersion'> | null,
-    options: { readonly expiresInMs: number; readonly stop?: 'set' | 'clear' },
+    options: {
+      readonly expiresInMs: number;
+      readonly stop?: 'set' | 'clear';
+      /** Does nothing at all, the stop marker included, while another release than this one is rolling out. */
+      readonly unlessRolling?: string;
+    },
   ): Promise<{ readonly document: DirectorDocument; readonly publishedAt: number }>;
-  /** Signs the same document again with a new expiry, when its version is still `directorVersion` and no stop marker stands. */
+  /**
+   * Signs the same document again with a new expiry, when its version is still `directorVersion`; a rolling one only while no
+   * stop marker stands.
+   */
   renew(family: string, directorVersion: number, expiresInMs: number): Promise<boolean>;
 };
 

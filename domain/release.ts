@@ -37,11 +37,15 @@ export const segmentKey = (engine: EngineId, failMode: FailMode): SegmentKey => 
 /** Where an artefact is and what it must be, as both the content role and the director name it. */
 export type Artefact = {
   readonly engine: EngineId;
-  /** TUF target path: `content/<family>/<contentVersion>/<engineId>.rules`. */
+  /** TUF target path, as `artefactPath` gives it. */
   readonly path: string;
   readonly sha256: string;
   readonly length: number;
 };
+
+/** The one place where an artefact may lie: a role that names another one is not believed. */
+export const artefactPath = (family: string, contentVersion: number, engine: EngineId): string =>
+  `content/${family}/${contentVersion}/${engine}.rules`;
 
 /** Content under a version number that only grows. A rollback is the old bytes under a new number. */
 export type Content = {

@@ -2,7 +2,7 @@
  * When a stage passes. Pure: the judge's status and the time in, an outcome out. Only `passed` moves forward, and it
  * needs evidence for every segment: no data, no devices and a segment without a canary never pass.
  */
-import type { DirectorDocument } from './director.ts';
+import type { DirectorDocument, LeaseTerms } from './director.ts';
 import type { RolloutPolicy } from './policy.ts';
 import type { Counts, Finding, SegmentKey, StageEvidence, StageOutcome, Verdict } from './release.ts';
 
@@ -50,11 +50,23 @@ export const isStale = (policy: RolloutPolicy, status: JudgeStatus | null, now: 
 export const refuseRenewal = (document: DirectorDocument, status: JudgeStatus | null, now: number): string | null => {
   const { mode, rollout } = document;
   if (mode !== 'rolling' || rollout === null) return `the document is ${mode}`;
-  const { lease } = rollout;
-  if (status?.halt) return 'the judge halted the release';
-  if (status?.hold && !lease.holdCleared) return 'the judge holds the release';
+  return refuseGrant(rollout.lease, status, now)?.why ?? null;
+};
+
+/**
+ * Whether exposure may be granted, again or more of it: `verdict` says that the judge is against it, `stale` that there is
+ * nothing to judge by at the moment.
+ */
+export const refuseGrant = (
+  lease: LeaseTerms,
+  status: JudgeStatus | null,
+  now: number,
+): { readonly kind: 'verdict' | 'stale'; readonly why: string } | null => {
+  if (status?.halt) return { kind: 'verdict', why: 'the judge halted the release' };
+  if (status?.hold && !lease.holdCleared) return { kind: 'verdict', why: 'the judge holds the release' };
   const freshUntil = Math.max(status?.lastWindowClosedAt ?? 0, lease.startedAt) + lease.freshMs;
-  return now > freshUntil ? `the last window is ${now - freshUntil + lease.freshMs} ms old` : null;
+  if (now <= freshUntil) return null;
+  return { kind: 'stale', why: `the last window is ${now - freshUntil + lease.freshMs} ms old` };
 };
 
 /** Decides about one stage. Throws nothing; a stage that the policy does not have waits for ever, with that finding. */

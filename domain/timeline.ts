@@ -31,8 +31,12 @@ export const describeVerdict = (verdict: Verdict): string => {
   const { metric, segment, x, y, treatedHours, controlHours, statA, statB, thresholdA, thresholdB } = verdict;
   const where = segment ?? 'the whole fleet';
   const rates = `${x} events with the release in ${treatedHours.toFixed(3)} h, ${y} without it in ${controlHours.toFixed(3)} h`;
-  return `${metric} in ${where}: ${rates}; keys ${statA.toPrecision(3)} >= ${thresholdA.toPrecision(3)} and ${statB.toPrecision(3)} >= ${thresholdB.toPrecision(3)}`;
+  return `${metric} in ${where}: ${rates}; keys ${key(statA, thresholdA)} and ${key(statB, thresholdB)}`;
 };
+
+/** A key that was turned stays turned: its statistic may have fallen below the threshold since. */
+const key = (statistic: number, threshold: number): string =>
+  `${statistic.toPrecision(3)} ${statistic >= threshold ? '>=' : 'now, once >='} ${threshold.toPrecision(3)}`;
 
 /** The first thing that an engine or a gate said about a cell that is not green. */
 export const firstFault = (result: CellResult): string => {

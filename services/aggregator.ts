@@ -17,6 +17,9 @@ import { consumePartitions, type PartitionWork } from './consume.ts';
 
 type Poll = Extract<DeviceReport['body'], { kind: 'poll' }>;
 
+/** A window of 30 segments has about 8 KB, a broker takes 1 MB in one request and partition. */
+const windowsPerRequest = 50;
+
 /** How soon a device's own description reaches the inventory. */
 const inventoryEveryMs = 250;
 
@@ -36,12 +39,13 @@ export const startAggregator = async (options: {
   const savers = new Map<number, Saver>();
 
   const emit = async (windows: readonly Window[]): Promise<void> => {
-    if (windows.length === 0) return;
-    await producer.send({
-      topic: windowsTopic,
-      acks: -1,
-      messages: windows.map((window) => ({ key: window.releaseId, value: JSON.stringify(window) })),
-    });
+    // After a long pause hundreds of ticks close at once: together they would be larger than a broker takes.
+    for (let at = 0; at < windows.length; at += windowsPerRequest) {
+      const messages = windows
+        .slice(at, at + windowsPerRequest)
+        .map((window) => ({ key: window.releaseId, value: JSON.stringify(window) }));
+      await producer.send({ topic: windowsTopic, acks: -1, messages });
+    }
   };
 
   const open = async (partition: number): Promise<PartitionWork> => {

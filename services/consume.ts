@@ -58,10 +58,14 @@ export const consumePartitions = async (options: {
       if (first > next && next > 0)
         log('error', { topic, partition, next, first }, 'records were deleted before they were read');
       const fresh = batch.messages.filter((message) => Number(message.offset) >= next);
-      if (fresh.length > 0) await work.take(fresh);
-      else if (Number(batch.lastOffset()) + 1 < next) seek(partition, next);
+      if (fresh.length > 0) {
+        await work.take(fresh);
+        // Only a seek that brought nothing tells that records are gone: after a success or a failure it is tried anew.
+        sought.delete(partition);
+      } else if (Number(batch.lastOffset()) + 1 < next) seek(partition, next);
     } catch (error) {
       works.delete(partition);
+      sought.delete(partition);
       log(
         'error',
         { topic, partition, offset: first, error: String(error) },

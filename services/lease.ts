@@ -1,6 +1,7 @@
 /**
  * The renewal of the lease: a rolling director document gets a new expiry only while the judge's last window is fresh and
- * nothing stands against it. When anything it needs is gone, it does nothing, and the rollout stops by itself.
+ * nothing stands against it. When anything it needs is gone, it does nothing, and the rollout stops by itself. Documents
+ * that grant nothing are kept verifiable.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { DirectorStore, EvidenceReader } from '../domain/ports.ts';
@@ -8,6 +9,7 @@ import { refuseRenewal } from '../domain/stage-rule.ts';
 import type { Log } from '../infra/kafka/client.ts';
 
 const lookEveryMs = 250;
+const quietExpiryMs = 7 * 24 * 3_600_000;
 
 export const startLeaseRenewal = (options: {
   readonly director: DirectorStore;
@@ -24,6 +26,8 @@ export const startLeaseRenewal = (options: {
     const { rollout, mode, directorVersion } = document;
     if (mode !== 'rolling' || rollout === null) {
       refused.delete(family);
+      // Grants nothing: it only has to stay verifiable, also when there is no release for a long time.
+      if (expiresAt - now() < quietExpiryMs / 2) await director.renew(family, directorVersion, quietExpiryMs);
       return;
     }
     const { leaseMs } = rollout.lease;
@@ -31,12 +35,11 @@ export const startLeaseRenewal = (options: {
     if (expiresAt - now() > (leaseMs * 2) / 3) return;
     const { releaseId } = rollout.content;
     const why = refuseRenewal(document, await evidence.judgeStatus(releaseId), now());
-    if (why === null) {
-      await director.renew(family, directorVersion, leaseMs);
-      refused.delete(family);
-    } else if (!refused.has(family)) {
-      refused.set(family, why);
-      log('warn', { family, releaseId, why }, 'the lease is not renewed');
+    const renewed = why === null && (await director.renew(family, directorVersion, leaseMs));
+    if (renewed) refused.delete(family);
+    else if (!refused.has(family)) {
+      refused.set(family, why ?? 'stopped');
+      log('warn', { family, releaseId, why: why ?? 'it was stopped or changed meanwhile' }, 'the lease is not renewed');
     }
   };
 

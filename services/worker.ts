@@ -91,7 +91,7 @@ export const startWorker = async (options: {
     on(queues.build, createBuildActivities({ ...ports, openBundle }), 4),
     on(queues.engines, createMatrixActivities({ ...ports, ...attempt, openBundle }), engineSlots),
     on(queues.publish, createPublishActivities(ports), 4),
-    on(queues.halt, createHaltActivities(ports), 20),
+    on(queues.halt, createHaltActivities({ ...ports, now: Date.now }), 20),
   ]);
   const runs = workers.map((worker) => worker.run());
   const failed = Promise.race(runs).then(

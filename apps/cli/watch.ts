@@ -1,5 +1,6 @@
 /** Following a release until it ends: a view that redraws itself on a terminal, a line per change elsewhere. */
 import { setTimeout as sleep } from 'node:timers/promises';
+import { SigrelError } from '../../domain/errors.ts';
 import { isTerminal, type ReleaseState } from '../../domain/release-state.ts';
 import type { JudgeStatus } from '../../domain/stage-rule.ts';
 import { duration } from '../../domain/timeline.ts';
@@ -29,6 +30,8 @@ export const watchRelease = async (
     const found = await api.get<ReleaseAnswer>(`/releases/${releaseId}`).catch((error: unknown) => {
       const missing = error instanceof ApiError && error.code === 'SRP_MISSING_RELEASE';
       if (missing && options.justStarted) return null;
+      // The release goes on without us: what does not answer now is asked again, until the time is over.
+      if (state !== null && error instanceof SigrelError && error.code.startsWith('SRP_DEP_')) return null;
       throw error;
     });
     if (found && (found.release.seq !== state?.seq || (found.judge?.lastTick ?? -1) !== lastTick)) {

@@ -73,7 +73,7 @@ export const startSimulator = async (options: SimulatorOptions): Promise<Simulat
     const artefact = content.artefacts.find((one) => one.engine === engineId(device.engine));
     if (!artefact) return [];
     try {
-      const fetchRules = () => found.fetchArtefact(artefact);
+      const fetchRules = () => found.fetchArtefact(content, artefact.engine);
       // A device with a client of its own fetches and verifies for itself, whatever others have found out.
       if (clients.has(device.deviceId)) await fetchRules();
       const trial = await trials(device.engine, artefact.sha256, fetchRules, device.profile);
@@ -102,14 +102,14 @@ export const startSimulator = async (options: SimulatorOptions): Promise<Simulat
       for (const device of group) heard.add(device.deviceId);
       if (heard.size === devices.length) allHeard();
     }
-    const now = Date.now();
     const said: (readonly SignedReport[])[] = [];
     const installers: Device[] = [];
     for (const [index, device] of group.entries()) {
       const seen = found[index];
       const wants = heartbeats[index]?.wants;
       const answer = answers[index]?.at(-1);
-      if (seen?.kind !== 'document' || !wants || !answer || !mayInstall(wants, answer, seen.expiresAt, now)) continue;
+      if (seen?.kind !== 'document' || !wants || !answer || !mayInstall(wants, answer, seen.expiresAt, Date.now()))
+        continue;
       installers.push(device);
       said.push(await installOn(device, seen, wants));
     }
@@ -201,7 +201,9 @@ const pollOnce = (client: RepositoryClient, options: SimulatorOptions): (() => P
   let running: Promise<Poll> | null = null;
   const look = async (): Promise<Poll> => {
     try {
-      const response = await fetch(`${options.repositoryUrl}/metadata/timestamp.json`);
+      const response = await fetch(`${options.repositoryUrl}/metadata/timestamp.json`, {
+        signal: AbortSignal.timeout(5_000),
+      });
       const bytes = await response.text();
       if (last?.kind === 'document' && bytes === timestamp) return last;
       timestamp = bytes;

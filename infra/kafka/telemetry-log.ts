@@ -15,11 +15,15 @@ export type GatewayLog = TelemetryLog & {
   refuse(reports: readonly RefusedReport[]): Promise<void>;
 };
 
-type Batch = { readonly topic: string; readonly messages: readonly Message[] };
+type Batch = { readonly messages: readonly Message[] };
 type Waiting = Batch & { readonly resolve: () => void; readonly reject: (error: Error) => void };
 
 /** Records that go out in one request: what waits while a request is under way goes with the next one. */
 const recordsPerRequest = 4_000;
+/** Fewer bytes than a broker takes in one request and partition, should all of them go to one. */
+const bytesPerRequest = 700_000;
+/** A refused report is kept with at most 4 KB of what came. */
+const refusedPerRequest = 100;
 
 /**
  * Connects on first use and again by itself after an outage. Every call ends within `timeoutMs` (default 5 s): throws
@@ -38,68 +42,60 @@ export const createTelemetryLog = (
     retry: { initialRetryTime: 100, maxRetryTime: 1_000, retries: 3 },
   });
   let connected: Promise<void> | null = null;
-  let waiting: Waiting[] = [];
-  let busy = false;
 
-  const produce = async (batches: readonly Batch[]): Promise<void> => {
+  const produce = async (topic: string, batches: readonly Batch[]): Promise<void> => {
     connected ??= producer.connect();
     await connected.catch((error: Error) => {
       connected = null;
       throw error;
     });
-    const byTopic = new Map<string, Message[]>();
-    for (const batch of batches) byTopic.set(batch.topic, [...(byTopic.get(batch.topic) ?? []), ...batch.messages]);
-    await producer.sendBatch({
-      acks: -1,
-      topicMessages: [...byTopic].map(([topic, messages]) => ({ topic, messages })),
-    });
+    await producer.send({ topic, acks: -1, messages: batches.flatMap(({ messages }) => messages) });
   };
 
-  const work = async (): Promise<void> => {
-    busy = true;
-    while (waiting.length > 0) {
-      const next = takeUpTo(recordsPerRequest, waiting);
-      waiting = waiting.slice(next.length);
-      try {
-        await within(timeoutMs, produce(next));
-        for (const batch of next) batch.resolve();
-      } catch (error) {
-        // What waited meanwhile would only wait as long again for the same broker.
-        const failed = [...next, ...waiting];
-        waiting = [];
-        for (const batch of failed) batch.reject(unavailable(batch.topic, error));
+  // Each topic has a queue of its own: what is refused never keeps genuine reports waiting, or fails with them.
+  const sendTo = (topic: string): ((messages: readonly Message[]) => Promise<void>) => {
+    let waiting: Waiting[] = [];
+    let busy = false;
+    const work = async (): Promise<void> => {
+      busy = true;
+      while (waiting.length > 0) {
+        const next = takeUpTo(waiting);
+        waiting = waiting.slice(next.length);
+        try {
+          await within(timeoutMs, produce(topic, next));
+          for (const batch of next) batch.resolve();
+        } catch (error) {
+          // What waited meanwhile would only wait as long again for the same broker.
+          const failed = [...next, ...waiting];
+          waiting = [];
+          for (const batch of failed) batch.reject(unavailable(topic, error));
+        }
       }
-    }
-    busy = false;
+      busy = false;
+    };
+    return (messages) => {
+      if (messages.length === 0) return Promise.resolve();
+      return new Promise((resolve, reject) => {
+        waiting.push({ messages, resolve, reject });
+        if (!busy) void work();
+      });
+    };
   };
-
-  const send = (topic: string, messages: readonly Message[]): Promise<void> => {
-    if (messages.length === 0) return Promise.resolve();
-    return new Promise((resolve, reject) => {
-      waiting.push({ topic, messages, resolve, reject });
-      if (!busy) void work();
-    });
-  };
+  const toReports = sendTo(reports);
+  const toRefused = sendTo(refused);
 
   return {
-    append: (list) =>
-      send(
-        reports,
-        list.map((report) => ({ key: report.deviceId, value: encode({ report }) })),
-      ),
+    append: (list) => toReports(list.map((report) => ({ key: report.deviceId, value: encode({ report }) }))),
     control: (record) => {
       const value = encode({ control: record });
       const partitions = Array.from({ length: partitionsOf('telemetry.reports.v1') }, (_, partition) => partition);
-      return send(
-        reports,
-        partitions.map((partition) => ({ partition, value })),
-      );
+      return toReports(partitions.map((partition) => ({ partition, value })));
     },
-    refuse: (list) =>
-      send(
-        refused,
-        list.map((one) => ({ value: JSON.stringify(one) })),
-      ),
+    refuse: async (list) => {
+      for (let at = 0; at < list.length; at += refusedPerRequest) {
+        await toRefused(list.slice(at, at + refusedPerRequest).map((one) => ({ value: JSON.stringify(one) })));
+      }
+    },
     close: async () => {
       await connected?.catch(() => {});
       await producer.disconnect();
@@ -109,11 +105,14 @@ export const createTelemetryLog = (
 
 const encode = (record: TelemetryRecord): string => JSON.stringify(record);
 
-const takeUpTo = (records: number, waiting: readonly Waiting[]): readonly Waiting[] => {
-  let sum = 0;
-  const end = waiting.findIndex((batch, index) => {
-    sum += batch.messages.length;
-    return index > 0 && sum > records;
+/** The first batch always goes, alone when it is too large: it fails by itself. */
+const takeUpTo = (waiting: readonly Waiting[]): readonly Waiting[] => {
+  let records = 0;
+  let bytes = 0;
+  const end = waiting.findIndex(({ messages }, index) => {
+    records += messages.length;
+    bytes += messages.reduce((sum, { value }) => sum + (value?.length ?? 0), 0);
+    return index > 0 && (records > recordsPerRequest || bytes > bytesPerRequest);
   });
   return waiting.slice(0, end === -1 ? waiting.length : end);
 };

@@ -13,6 +13,8 @@ export const createPool = (url: string, application: string, log: Log): Pool => 
     max: 8,
     connectionTimeoutMillis: 5_000,
     statement_timeout: 30_000,
+    query_timeout: 35_000, // a server that vanished without a word answers no statement timeout
+    keepAlive: true,
     idle_in_transaction_session_timeout: 30_000,
   });
   // An idle connection that breaks (server restarted) is replaced on next use; unhandled it would end the process.

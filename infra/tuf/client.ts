@@ -7,15 +7,18 @@ import { join } from 'node:path';
 import { Updater } from 'tuf-js';
 import type { DirectorDocument } from '../../domain/director.ts';
 import { SigrelError } from '../../domain/errors.ts';
-import type { Artefact } from '../../domain/release.ts';
+import { artefactPath, type Content, type EngineId } from '../../domain/release.ts';
 
 export type Poll =
   | {
       readonly kind: 'document';
       readonly document: DirectorDocument;
       readonly expiresAt: number;
-      /** The bytes, when content role and director agree about them. Throws SRP_INTEGRITY_ARTEFACT when they do not. */
-      readonly fetchArtefact: (artefact: Artefact) => Promise<Uint8Array>;
+      /**
+       * This engine's bytes of a content that the document names. Throws SRP_INTEGRITY_ARTEFACT when the people's content role
+       * does not say the same about them, in every respect.
+       */
+      readonly fetchArtefact: (content: Content, engine: EngineId) => Promise<Uint8Array>;
     }
   | { readonly kind: 'no-offer'; readonly why: string };
 
@@ -53,7 +56,7 @@ export const openRepository = async (options: {
           kind: 'document',
           document,
           expiresAt: Date.parse(role.signed.expires),
-          fetchArtefact: (artefact) => fetchArtefact(updater, targetDir, artefact),
+          fetchArtefact: (content, engine) => fetchArtefact(updater, targetDir, { family, content, engine }),
         };
       } catch (error) {
         return { kind: 'no-offer', why: error instanceof Error ? error.message : String(error) };
@@ -62,11 +65,29 @@ export const openRepository = async (options: {
   };
 };
 
-const fetchArtefact = async (updater: Updater, targetDir: string, artefact: Artefact): Promise<Uint8Array> => {
-  const info = await updater.getTargetInfo(artefact.path);
-  // A stolen director key can only choose among genuine artefacts: people's signatures say the same digest.
-  if (!info || info.hashes.sha256 !== artefact.sha256 || info.length !== artefact.length) {
-    throw new SigrelError('SRP_INTEGRITY_ARTEFACT', `director and content role do not name the same ${artefact.path}`);
+const fetchArtefact = async (
+  updater: Updater,
+  targetDir: string,
+  wanted: { readonly family: string; readonly content: Content; readonly engine: EngineId },
+): Promise<Uint8Array> => {
+  const { family, content, engine } = wanted;
+  const { contentVersion } = content;
+  const path = artefactPath(family, contentVersion, engine);
+  const artefact = content.artefacts.find((one) => one.engine === engine);
+  // The content role alone signs for this path. Whoever has the online keys can only choose among what people signed, and
+  // only as the version and for the engine that they signed it for.
+  const info = artefact?.path === path ? await updater.getTargetInfo(path) : undefined;
+  const custom = info?.custom ?? {};
+  const same =
+    info !== undefined &&
+    info.hashes.sha256 === artefact?.sha256 &&
+    info.length === artefact?.length &&
+    custom.family === family &&
+    custom.engine === engine &&
+    custom.contentVersion === contentVersion;
+  if (!same || !artefact) {
+    const message = `director and content role do not say the same about content ${contentVersion} of ${family} for ${engine}`;
+    throw new SigrelError('SRP_INTEGRITY_ARTEFACT', message, { details: { family, contentVersion, engine } });
   }
   const file = join(targetDir, artefact.sha256);
   const cached = await updater.findCachedTarget(info, file);

@@ -10,7 +10,7 @@ import { Metadata, MetadataKind, MetaFile, Root, Snapshot, TargetFile, Targets, 
 import type { DirectorDocument } from '../../domain/director.ts';
 import { SigrelError } from '../../domain/errors.ts';
 import type { BlobStore, DirectorStore } from '../../domain/ports.ts';
-import { type Artefact, type Content, engineId } from '../../domain/release.ts';
+import { type Artefact, artefactPath, type Content, engineId } from '../../domain/release.ts';
 import { canonicalJson } from '../../events/canonical-json.ts';
 import { sha256, writeWhole } from '../store/blobs.ts';
 import { withLock } from '../store/lock.ts';
@@ -54,7 +54,11 @@ export const createDirectorStore = (options: DirectorOptions): DirectorStore => 
     expires: expiry(now() + expiresInMs),
   });
   const readJson = async (path: string) => {
-    const text = await readFile(path, 'utf8').catch(() => null);
+    // Only "there is none" is null: any other error must not look like an empty store.
+    const text = await readFile(path, 'utf8').catch((error: NodeJS.ErrnoException) => {
+      if (error.code === 'ENOENT') return null;
+      throw error;
+    });
     return text === null ? null : JSON.parse(text);
   };
   const contentRole = (family: string) => `content-${family}`;
@@ -119,7 +123,7 @@ export const createDirectorStore = (options: DirectorOptions): DirectorStore => 
     }
     const version = (before?.signed.version ?? 0) + 1;
     const snapshot = new Snapshot({ ...common(version, onlineExpiryMs), meta });
-    const snapshotBytes = bytesOf(sign(snapshot, [await readSigner(keysDir, 'snapshot')]));
+    const snapshotBytes = bytesOf(sign(snapshot, [await readSigner(keysDir, 'snapshot', 'expect')]));
     await writeWhole(join(metadataDir, `${version}.snapshot.json`), snapshotBytes);
     const snapshotMeta = new MetaFile({
       version,
@@ -127,7 +131,7 @@ export const createDirectorStore = (options: DirectorOptions): DirectorStore => 
       hashes: { sha256: sha256(snapshotBytes) },
     });
     const timestamp = new Timestamp({ ...common(version, onlineExpiryMs), snapshotMeta });
-    const timestampBytes = bytesOf(sign(timestamp, [await readSigner(keysDir, 'timestamp')]));
+    const timestampBytes = bytesOf(sign(timestamp, [await readSigner(keysDir, 'timestamp', 'expect')]));
     await writeWhole(join(metadataDir, 'timestamp.json'), timestampBytes);
     await rm(join(metadataDir, `${version - keptVersions}.snapshot.json`), { force: true });
     for (const [role, metadata] of Object.entries(changed)) {
@@ -145,16 +149,16 @@ export const createDirectorStore = (options: DirectorOptions): DirectorStore => 
       unrecognizedFields: { custom: { document: JSON.parse(canonicalJson(document)) } },
     });
     const signed = new Targets({ ...common(version, expiresInMs), targets: { [path]: target } });
-    return sign(signed, [await readSigner(keysDir, directorRole(family))]);
+    return sign(signed, [await readSigner(keysDir, directorRole(family), 'expect')]);
   };
 
   const ensureRoot = async (): Promise<void> => {
     if ((await readJson(join(metadataDir, '1.root.json'))) !== null) return;
-    const rootSigners = await readSigners(keysDir, 'root', people.count);
-    const targetSigners = await readSigners(keysDir, 'targets', people.count);
+    const rootSigners = await readSigners(keysDir, 'root', people.count, 'create');
+    const targetSigners = await readSigners(keysDir, 'targets', people.count, 'create');
     const online = {
-      snapshot: await readSigner(keysDir, 'snapshot'),
-      timestamp: await readSigner(keysDir, 'timestamp'),
+      snapshot: await readSigner(keysDir, 'snapshot', 'create'),
+      timestamp: await readSigner(keysDir, 'timestamp', 'create'),
     };
     const ids = (signers: readonly Signer[]) => signers.map((signer) => signer.key.keyID);
     const all = [...rootSigners, ...targetSigners, online.snapshot, online.timestamp];
@@ -176,8 +180,8 @@ export const createDirectorStore = (options: DirectorOptions): DirectorStore => 
 
   /** The top-level targets role with one more family delegated. Paths are disjoint: the first match would answer for both. */
   const delegate = async (before: Metadata<Targets> | null, family: string): Promise<Metadata<Targets>> => {
-    const contentSigners = await readSigners(keysDir, contentRole(family), people.count);
-    const director = await readSigner(keysDir, directorRole(family));
+    const contentSigners = await readSigners(keysDir, contentRole(family), people.count, 'create');
+    const director = await readSigner(keysDir, directorRole(family), 'create');
     const known = before?.signed.delegations;
     const role = (name: string, signers: readonly Signer[], threshold: number, path: string) => ({
       ...{ name, keyids: signers.map((signer) => signer.key.keyID), threshold },
@@ -200,7 +204,7 @@ export const createDirectorStore = (options: DirectorOptions): DirectorStore => 
         ],
       },
     });
-    const signers = await readSigners(keysDir, 'targets', people.count);
+    const signers = await readSigners(keysDir, 'targets', people.count, 'expect');
     return sign(targets, signers.slice(0, people.threshold));
   };
 
@@ -217,7 +221,10 @@ export const createDirectorStore = (options: DirectorOptions): DirectorStore => 
       ),
     );
   const signTargets = async (family: string, version: number, targets: Record<string, TargetFile>) => {
-    const signers = (await readSigners(keysDir, contentRole(family), people.count)).slice(0, people.threshold);
+    const signers = (await readSigners(keysDir, contentRole(family), people.count, 'expect')).slice(
+      0,
+      people.threshold,
+    );
     return { signers, metadata: sign(new Targets({ ...common(version, offlineExpiryMs), targets }), signers) };
   };
   const placeArtefacts = async (contents: readonly Content[]): Promise<void> => {
@@ -246,7 +253,7 @@ export const createDirectorStore = (options: DirectorOptions): DirectorStore => 
         for (const { engine, bytes } of sources) {
           const id = engineId(engine);
           const digest = await blobs.put(bytes);
-          artefacts.push({ engine: id, path: `content/${family}/1/${id}.rules`, sha256: digest, length: bytes.length });
+          artefacts.push({ engine: id, path: artefactPath(family, 1, id), sha256: digest, length: bytes.length });
         }
         const content: Content = { contentVersion: 1, releaseId, artefacts };
         const snapshot = await readSnapshot();
@@ -263,6 +270,7 @@ export const createDirectorStore = (options: DirectorOptions): DirectorStore => 
         }
         await ensureRoot();
         const top = snapshot && (await readRole(snapshot, 'targets'));
+        const targets = await delegate(top, family); // makes the family's keys
         const { metadata } = await signTargets(family, 1, targetsOf([content], family));
         await placeArtefacts([content]);
         const document: DirectorDocument = {
@@ -274,7 +282,7 @@ export const createDirectorStore = (options: DirectorOptions): DirectorStore => 
           rollback: null,
         };
         await publish(snapshot, {
-          targets: await delegate(top, family),
+          targets,
           [contentRole(family)]: metadata,
           [directorRole(family)]: await buildDirector(family, 1, document, onlineExpiryMs),
         });
@@ -310,7 +318,18 @@ export const createDirectorStore = (options: DirectorOptions): DirectorStore => 
     signContent: (family, contents) =>
       locked(async () => {
         const current = await requireRole(await requireSnapshot(), family, contentRole(family));
-        const targets = { ...current.signed.targets, ...targetsOf(contents, family) };
+        const added = targetsOf(contents, family);
+        const taken = Object.entries(added).find(([path, target]) => {
+          const known = current.signed.targets[path];
+          return known !== undefined && !known.equals(target);
+        });
+        if (taken) {
+          throw new SigrelError(
+            'SRP_RULE_CONTENT_EXISTS',
+            `${taken[0]} was signed before with other content: a content version is never given out twice`,
+          );
+        }
+        const targets = { ...current.signed.targets, ...added };
         const { signers, metadata } = await signTargets(family, current.signed.version + 1, targets);
         await writeWhole(join(dir, 'signed', `${family}.json`), bytesOf(metadata));
         return {
@@ -340,11 +359,15 @@ export const createDirectorStore = (options: DirectorOptions): DirectorStore => 
         return { targetsVersion: next.signed.version };
       }),
 
-    change: (family, change, { expiresInMs, stop }) =>
+    change: (family, change, { expiresInMs, stop, unlessRolling }) =>
       locked(async () => {
         const snapshot = await requireSnapshot();
         const metadata = await requireRole(snapshot, family, directorRole(family));
         const current = documentOf(metadata, family);
+        const open = current.mode === 'rolling' || current.mode === 'frozen' ? current.rollout : null;
+        if (open !== null && unlessRolling !== undefined && open.content.releaseId !== unlessRolling) {
+          return { document: current, publishedAt: now() };
+        }
         // The marker first: from here on nothing raises exposure, whatever happens to the rest.
         if (stop === 'set') await writeWhole(stopFile(family), new Date(now()).toISOString());
         const wanted = change(current);
@@ -378,7 +401,8 @@ export const createDirectorStore = (options: DirectorOptions): DirectorStore => 
         const metadata = await requireRole(snapshot, family, directorRole(family));
         const document = documentOf(metadata, family);
         // Compare and swap: a renewal that read an older document must not undo what came after it.
-        if (document.directorVersion !== directorVersion || (await isStopped(family))) return false;
+        if (document.directorVersion !== directorVersion) return false;
+        if (document.mode === 'rolling' && (await isStopped(family))) return false;
         const next = await buildDirector(family, metadata.signed.version + 1, document, expiresInMs);
         await publish(snapshot, { [directorRole(family)]: next });
         return true;
@@ -388,6 +412,10 @@ export const createDirectorStore = (options: DirectorOptions): DirectorStore => 
 
 /** More devices may newly take content than before. */
 const raisesExposure = (before: DirectorDocument, after: Omit<DirectorDocument, 'directorVersion'>): boolean => {
+  // New steady content goes to every device, without an acknowledgement: nothing raises exposure more.
+  if (after.steady.contentVersion !== before.steady.contentVersion) {
+    if (after.steady.contentVersion !== before.rollback?.contentVersion) return true;
+  }
   if (after.mode !== 'rolling' || after.rollout === null) return false;
   if (before.mode !== 'rolling' || before.rollout?.content.releaseId !== after.rollout.content.releaseId) return true;
   const thresholds = before.rollout.thresholds;

@@ -6,14 +6,26 @@ import { createHash, createPrivateKey, createPublicKey, generateKeyPairSync, typ
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Key, Signature } from '@tufjs/models';
+import { SigrelError } from '../../domain/errors.ts';
 import { canonicalJson } from '../../events/canonical-json.ts';
 
 export type Signer = { readonly name: string; readonly key: Key; readonly sign: (data: Buffer) => Signature };
 
-/** The signing key of that name (Ed25519, PKCS #8 PEM, readable by its owner only). */
-export const readSigner = async (keysDir: string, name: string): Promise<Signer> => {
+/**
+ * The signing key of that name (Ed25519, PKCS #8 PEM, readable by its owner only). Made on first use only where `create` says
+ * that the role is new: in its place a new key would sign what nobody trusts. Throws SRP_MISSING_KEY.
+ */
+export const readSigner = async (keysDir: string, name: string, create: 'create' | 'expect'): Promise<Signer> => {
   const path = join(keysDir, `${name}.pem`);
-  const pem = await readFile(path, 'utf8').catch(() => null);
+  const pem = await readFile(path, 'utf8').catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT') return null;
+    throw error;
+  });
+  if (pem === null && create === 'expect') {
+    throw new SigrelError('SRP_MISSING_KEY', `the key ${path} is missing: bring it back; nothing was signed`, {
+      details: { key: name },
+    });
+  }
   const secret = pem === null ? await createKey(keysDir, path) : createPrivateKey(pem);
   const der = createPublicKey(secret).export({ format: 'der', type: 'spki' });
   // The last 32 bytes of an Ed25519 SPKI are the key itself, which is what TUF writes down.
@@ -25,8 +37,13 @@ export const readSigner = async (keysDir: string, name: string): Promise<Signer>
 };
 
 /** `count` people's keys of a role: `<role>-key-1` and so on. */
-export const readSigners = (keysDir: string, role: string, count: number): Promise<Signer[]> =>
-  Promise.all(Array.from({ length: count }, (_, index) => readSigner(keysDir, `${role}-key-${index + 1}`)));
+export const readSigners = (
+  keysDir: string,
+  role: string,
+  count: number,
+  create: 'create' | 'expect',
+): Promise<Signer[]> =>
+  Promise.all(Array.from({ length: count }, (_, index) => readSigner(keysDir, `${role}-key-${index + 1}`, create)));
 
 const createKey = async (keysDir: string, path: string): Promise<KeyObject> => {
   await mkdir(keysDir, { recursive: true, mode: 0o700 });

@@ -7,7 +7,9 @@ import type { JudgeStatus } from '../../domain/stage-rule.ts';
 export const releaseIdSchema = z
   .string()
   .regex(/^[a-z0-9][a-z0-9._-]{2,79}$/, 'expected 3 to 80 of a-z 0-9 . _ - with a letter or digit first');
-const person = z.string().trim().min(1).max(100);
+/** What JSON can carry: half a surrogate pair could not be hashed. */
+const text = z.string().transform((value) => value.toWellFormed());
+const person = text.pipe(z.string().trim().min(1).max(100));
 const bundle = z.base64();
 
 /** POST /families: creates the family with this content as its baseline, content version 1. */
@@ -21,7 +23,7 @@ export const releaseRequest = z.strictObject({
   family: z.string().min(1).max(80).optional(),
   bundle,
   requestedBy: person,
-  note: z.string().max(500).default(''),
+  note: text.pipe(z.string().max(500)).default(''),
 });
 export type ReleaseRequest = z.input<typeof releaseRequest>;
 export type ReleaseStarted = { readonly releaseId: string; readonly family: string; readonly workflowId: string };
@@ -34,8 +36,8 @@ export const releaseQuery = z.strictObject({
 });
 
 /** POST /releases/:id/approve and POST /releases/:id/{pause,resume,promote,halt,cancel} */
-export const approveRequest = z.strictObject({ by: person, note: z.string().max(500).default('') });
-export const commandRequest = z.strictObject({ by: person, reason: z.string().trim().min(1).max(500) });
+export const approveRequest = z.strictObject({ by: person, note: text.pipe(z.string().max(500)).default('') });
+export const commandRequest = z.strictObject({ by: person, reason: text.pipe(z.string().trim().min(1).max(500)) });
 export const commandKinds = ['approve', 'pause', 'resume', 'promote', 'halt', 'cancel'] as const;
 export type CommandAnswer = { readonly releaseId: string; readonly phase: string; readonly seq: number };
 

@@ -141,6 +141,8 @@ const exists = (releaseId: string): SigrelError =>
 /** One release of a family at a time: two would compare their devices with each other's. */
 const refuseSecond = async (ports: ApiPorts, family: string, releaseId: string): Promise<void> => {
   if ((await describe(ports, releaseId)) !== null) throw exists(releaseId);
+  // Temporal forgets what ended long ago; the log does not, and an id names one stream for ever.
+  if ((await readRelease(ports.pool, releaseId)) !== null) throw exists(releaseId);
   const query = `SigrelFamily = '${family}' AND WorkflowType = 'releaseWorkflow' AND ExecutionStatus = 'Running'`;
   try {
     for await (const open of ports.temporal.workflow.list({ query, pageSize: 1 })) {

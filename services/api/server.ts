@@ -154,7 +154,7 @@ export const startApi = async (options: {
 };
 
 const statusOf: readonly (readonly [RegExp, number, string])[] = [
-  [/^SRP_INPUT_/, 400, 'the request cannot be used'],
+  [/^SRP_(INPUT_|INTEGRITY_BUNDLE)/, 400, 'the request cannot be used'],
   [/^SRP_RULE_/, 409, 'a rule forbids it'],
   [/^SRP_MISSING_/, 404, 'not found'],
   [/^SRP_DEP_/, 503, 'something that is needed does not answer'],

@@ -354,9 +354,26 @@ describe('device counts', () => {
     log.clock(4000);
     const { windows } = foldLog(log.records);
     const at = (tick: number) => windows[tick]?.counts[segment];
-    expect(at(0)).toEqual({ enrolled: 2, offered: 2, installed: 2, healthy: 2, harmed: 1, recovered: 0 });
+    // A device that said it was healthy and then broke is none that a stage passes on.
+    expect(at(0)).toEqual({ enrolled: 2, offered: 2, installed: 2, healthy: 1, harmed: 1, recovered: 0 });
     expect(at(1)?.recovered).toBe(0);
-    expect(at(3)).toEqual({ enrolled: 2, offered: 2, installed: 2, healthy: 2, harmed: 1, recovered: 1 });
+    expect(at(3)).toEqual({ enrolled: 2, offered: 2, installed: 2, healthy: 1, harmed: 1, recovered: 1 });
+  });
+
+  test('a healthy device that falls silent is not counted as healthy until it is heard again', () => {
+    const log = newLog();
+    log.open(0);
+    log.offer(100, 't1');
+    log.say(200, 't1', 'installed');
+    log.say(300, 't1', 'healthy');
+    log.clock(30_000);
+    log.poll(30_100, 't1', 2);
+    log.clock(32_000);
+    const { windows } = foldLog(log.records);
+    const healthy = windows.map((window) => window.counts[segment]?.healthy);
+    expect(healthy[0]).toBe(1);
+    expect(healthy).toContain(0);
+    expect(healthy.at(-1)).toBe(1);
   });
 });
 

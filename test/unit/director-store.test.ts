@@ -9,6 +9,7 @@ import type { Artefact, Content } from '../../domain/release.ts';
 import { createFileBlobs } from '../../infra/store/blobs.ts';
 import { openRepository, type Poll } from '../../infra/tuf/client.ts';
 import { createDirectorStore } from '../../infra/tuf/director-store.ts';
+import { readSigner } from '../../infra/tuf/keys.ts';
 
 const engine = { name: 'suricata', version: '7.0.10', packageVersion: '1:7.0.10-1', digest: 'a'.repeat(64) };
 const text = (value: string) => new TextEncoder().encode(value);
@@ -113,12 +114,56 @@ describe('the store', () => {
     expect(await store.renew('ips', document.directorVersion, 60_000)).toBe(true);
     await store.change('ips', (current) => ({ ...current, mode: 'frozen' }), { expiresInMs: week, stop: 'set' });
     expect((await store.read('ips')).stopped).toBe(true);
-    expect(await store.renew('ips', document.directorVersion + 1, 60_000)).toBe(false);
+    // A frozen document grants nothing: it may live on. One that still rolls may not.
+    expect(await store.renew('ips', document.directorVersion + 1, 60_000)).toBe(true);
     await expect(store.change('ips', rolling(content, 10), { expiresInMs: 60_000 })).rejects.toMatchObject({
       code: 'SRP_RULE_STOPPED',
     });
     await store.change('ips', rolling(content, 10), { expiresInMs: 60_000, stop: 'clear' });
     expect(await store.read('ips')).toMatchObject({ stopped: false, document: { mode: 'rolling' } });
+    const { document: open } = await store.read('ips');
+    await store.change('ips', () => null, { expiresInMs: week, stop: 'set' });
+    expect(await store.renew('ips', open.directorVersion, 60_000)).toBe(false);
+    const complete = (current: DirectorDocument) => ({
+      ...current,
+      mode: 'steady' as const,
+      steady: content,
+      rollout: null,
+    });
+    await expect(store.change('ips', complete, { expiresInMs: week })).rejects.toMatchObject({
+      code: 'SRP_RULE_STOPPED',
+    });
+  });
+
+  test('a stop for one release does not touch another one that is rolling out', async () => {
+    await store.change('ips', rolling(await contentOf(2, 'r1', 'new'), 10), { expiresInMs: 60_000 });
+    const before = await store.read('ips');
+    const options = { expiresInMs: week, stop: 'set', unlessRolling: 'r2' } as const;
+    await store.change('ips', (current) => ({ ...current, mode: 'frozen' }), options);
+    expect(await store.read('ips')).toEqual(before);
+    await store.change('ips', (current) => ({ ...current, mode: 'frozen' }), { ...options, unlessRolling: 'r1' });
+    expect(await store.read('ips')).toMatchObject({ stopped: true, document: { mode: 'frozen' } });
+  });
+
+  test('a content version is never signed twice with different content', async () => {
+    await store.signContent('ips', [await contentOf(2, 'r1', 'new')]);
+    await store.publishContent('ips', [await contentOf(2, 'r1', 'new')]);
+    await store.signContent('ips', [await contentOf(2, 'r1', 'new')]);
+    await expect(store.signContent('ips', [await contentOf(2, 'r1', 'other')])).rejects.toMatchObject({
+      code: 'SRP_RULE_CONTENT_EXISTS',
+    });
+  });
+
+  test('a key that is missing is named, and nothing is signed with a new one', async () => {
+    const keysDir = join(dir, 'own-keys');
+    const own = createDirectorStore({ dir: join(dir, 'own'), keysDir, blobs, now: () => clock });
+    await own.initialiseFamily('ips', [{ engine, bytes: text('baseline') }]);
+    await rm(join(keysDir, 'content-ips-key-2.pem'));
+    await rm(join(keysDir, 'director-ips.pem'));
+    const missing = { code: 'SRP_MISSING_KEY', message: expect.stringContaining('content-ips-key-2.pem') };
+    await expect(own.signContent('ips', [await contentOf(2, 'r1', 'new')])).rejects.toMatchObject(missing);
+    const freeze = (current: DirectorDocument) => ({ ...current, mode: 'frozen' as const });
+    await expect(own.change('ips', freeze, { expiresInMs: week })).rejects.toMatchObject({ code: 'SRP_MISSING_KEY' });
   });
 
   test('a renewal of an older document changes nothing', async () => {
@@ -159,10 +204,40 @@ describe('a device that uses an ordinary TUF client', () => {
     expect(documentOf(poll).rollout?.content.contentVersion).toBe(2);
     const [artefact] = content.artefacts;
     if (poll.kind !== 'document' || !artefact) throw new Error('no document');
-    expect(Buffer.from(await poll.fetchArtefact(artefact)).toString()).toBe('new');
-    await expect(poll.fetchArtefact({ ...artefact, sha256: 'b'.repeat(64) })).rejects.toMatchObject({
+    expect(Buffer.from(await poll.fetchArtefact(content, artefact.engine)).toString()).toBe('new');
+    await expect(
+      poll.fetchArtefact({ ...content, artefacts: [{ ...artefact, sha256: 'b'.repeat(64) }] }, artefact.engine),
+    ).rejects.toMatchObject({
       code: 'SRP_INTEGRITY_ARTEFACT',
     });
+  });
+
+  test('takes nothing on the word of the online keys alone', async () => {
+    const genuine = [await contentOf(2, 'r1', 'new'), await contentOf(3, 'r1', 'baseline')];
+    await store.signContent('ips', genuine);
+    await store.publishContent('ips', genuine);
+    const [content] = genuine;
+    const [artefact] = content?.artefacts ?? [];
+    if (!content || !artefact) throw new Error('no content');
+    const client = await openClient();
+    const offer = async (made: Content) => {
+      await store.change('ips', rolling(made, 10), { expiresInMs: 60_000 });
+      const poll = await client.poll('ips');
+      if (poll.kind !== 'document') throw new Error(poll.why);
+      return poll.fetchArtefact(made, artefact.engine);
+    };
+    expect(Buffer.from(await offer(content)).toString()).toBe('new');
+    const refused = { code: 'SRP_INTEGRITY_ARTEFACT' };
+    // Bytes of the thief's own: the director role itself signs for director/ips.json.
+    const own = { ...artefact, path: 'director/ips.json' };
+    await expect(offer({ ...content, contentVersion: 99, artefacts: [own] })).rejects.toMatchObject(refused);
+    // A genuine artefact under a number so high that no genuine one would ever follow.
+    await expect(offer({ ...content, contentVersion: 1_000_000 })).rejects.toMatchObject(refused);
+    // A genuine artefact of another version in this one's place.
+    const [other] = genuine[1]?.artefacts ?? [];
+    await expect(offer({ ...content, artefacts: other ? [other] : [] })).rejects.toMatchObject(refused);
+    const elsewhere = { ...artefact, engine: 'suricata-8.0.7-bbbbbbbb' };
+    await expect(offer({ ...content, artefacts: [elsewhere] })).rejects.toMatchObject(refused);
   });
 
   test('is offered nothing once the lease has run out, by an attacker, or without a server', async () => {
@@ -176,7 +251,9 @@ describe('a device that uses an ordinary TUF client', () => {
     expect(await store.renew('ips', document.directorVersion, 60_000)).toBe(true);
     expect(documentOf(await client.poll('ips')).mode).toBe('rolling');
 
-    const thief = createDirectorStore({ dir, keysDir: join(root, 'other-keys'), blobs, now: () => clock });
+    const otherKeys = join(root, 'other-keys');
+    for (const name of ['director-ips', 'snapshot', 'timestamp']) await readSigner(otherKeys, name, 'create');
+    const thief = createDirectorStore({ dir, keysDir: otherKeys, blobs, now: () => clock });
     await thief.change('ips', rolling(content, 2 ** 32), { expiresInMs: week });
     expect((await client.poll('ips')).kind).toBe('no-offer');
     const nowhere = await openRepository({
