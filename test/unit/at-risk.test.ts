@@ -367,7 +367,7 @@ describe('device counts', () => {
     log.say(200, 't1', 'installed');
     log.say(300, 't1', 'healthy');
     log.clock(30_000);
-    log.poll(30_100, 't1', 2);
+    log.poll(30_100, 't1', { version: 2 });
     log.clock(32_000);
     const { windows } = foldLog(log.records);
     const healthy = windows.map((window) => window.counts[segment]?.healthy);
