@@ -142,12 +142,15 @@ export type HaltActivities = {
     triggeredBy: TriggeredBy;
     reason: string;
   }): Promise<{ directorVersion: number; frozenAt: number }>;
-  /** Lifts the stop marker of a pause and grants the same thresholds again under the lease. */
+  /**
+   * Lifts the stop marker of a pause and grants the same thresholds again under the lease. `thawed` false: the judge is
+   * against it, and everything stays frozen. Tried again while there is no fresh evidence.
+   */
   thawExposure(input: {
     releaseId: string;
     family: string;
     holdCleared: boolean;
-  }): Promise<{ directorVersion: number }>;
+  }): Promise<{ directorVersion: number; thawed: boolean }>;
   /** Switches the director to the signed rollback for exactly the halted cohort, under the long expiry. */
   publishRollback(input: {
     releaseId: string;

@@ -47,7 +47,7 @@ export const createHaltActivities = (ports: {
       throw new SigrelError('SRP_DEP_EVIDENCE', message);
     }
     // Held or halted while it was paused: it stays frozen, and the watch over the stage finds the verdict.
-    if (refused) return { directorVersion: document.directorVersion };
+    if (refused) return { directorVersion: document.directorVersion, thawed: false };
     const { document: thawed } = await ports.director.change(
       family,
       (current) => {
@@ -57,7 +57,7 @@ export const createHaltActivities = (ports: {
       },
       { expiresInMs: document.rollout?.lease.leaseMs ?? steadyExpiryMs, stop: 'clear' },
     );
-    return { directorVersion: thawed.directorVersion };
+    return { directorVersion: thawed.directorVersion, thawed: true };
   },
 
   publishRollback: async ({ releaseId, family, rollback }) => {

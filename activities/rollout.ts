@@ -76,8 +76,6 @@ export const createRolloutActivities = (ports: RolloutPorts): RolloutActivities 
         if (!mine && (current.mode === 'rolling' || current.mode === 'frozen')) {
           throw familyBusy(family, open?.content.releaseId ?? '');
         }
-        // Rolled back meanwhile: this attempt was under way when somebody halted the release.
-        if (current.rollback?.releaseId === releaseId) throw haltedMeanwhile(releaseId);
         // The watch over the stage finds the verdict and acts on it.
         if (refused !== null) return null;
         if (mine && current.mode === 'rolling' && open.stage >= stage) return null;

@@ -36,11 +36,18 @@ export const record = proxyActivities<RecordActivities>({
 export const build = proxyActivities<BuildActivities>({
   taskQueue: queues.build,
   startToCloseTimeout: seconds(120),
-  retry: { ...patient, maximumAttempts: 10 },
+  retry: patient,
+});
+
+/** The database that knows the fleet may be away for a while: nothing is exposed yet, so the plan waits for it. */
+export const planning = proxyActivities<Pick<MatrixActivities, 'planMatrix'>>({
+  taskQueue: queues.engines,
+  startToCloseTimeout: seconds(60),
+  retry: patient,
 });
 
 /** A cell that a worker took with it when it died is run again, elsewhere: the heartbeat tells. */
-export const engines = proxyActivities<MatrixActivities>({
+export const engines = proxyActivities<Pick<MatrixActivities, 'runMatrixCell'>>({
   taskQueue: queues.engines,
   startToCloseTimeout: seconds(600),
   heartbeatTimeout: seconds(10),

@@ -1,7 +1,7 @@
 /** The matrix of one release: plans the cells, runs each, and tells the release as it goes. */
 import { ActivityFailure, getExternalWorkflowHandle, rootCause } from '@temporalio/workflow';
 import type { Cell, CellResult } from '../domain/release.ts';
-import { engines } from './activities.ts';
+import { engines, planning } from './activities.ts';
 import { matrixCellFinished, matrixPlanned } from './messages.ts';
 
 export type MatrixInput = {
@@ -24,7 +24,7 @@ export async function matrixWorkflow(input: MatrixInput): Promise<MatrixOutcome>
   const { reportTo, ...release } = input;
   const started = Date.now();
   const report = getExternalWorkflowHandle(reportTo);
-  const plan = await engines.planMatrix.executeWithOptions({ summary: 'cells from the fleet' }, [release]);
+  const plan = await planning.planMatrix.executeWithOptions({ summary: 'cells from the fleet' }, [release]);
   await report.signal(matrixPlanned, plan);
   const results = await Promise.all(
     plan.cells.map(async (cell) => {

@@ -248,10 +248,15 @@ const runStage = async (run: Run, index: number): Promise<'passed' | 'halt'> => 
         await run.recorder.flush();
         const thaw = stopping.thawExposure({ releaseId, family, holdCleared: holdCleared(run) });
         thawing = thaw.catch(() => {});
-        await thaw;
+        return thaw;
       });
       stopped = !thawed.done;
-      if (thawed.done) thawing = null;
+      if (thawed.done) {
+        thawing = null;
+        // What this stage adds was not granted when the judge's verdict came between: it is asked for again, which changes
+        // nothing where it was. Not thawed: the judge is against it, and the watch says so.
+        granted &&= !thawed.value.thawed;
+      }
       continue;
     }
     if (!granted) {
@@ -383,8 +388,11 @@ const freeze = async (run: Run, triggeredBy: TriggeredBy): Promise<void> => {
   run.noteFrozen(frozen.directorVersion);
 };
 
-/** How long harmed devices are waited for, at least (late harm shows within two polls) and at most. */
-const recoveryWait = (policy: RolloutPolicy) => ({ settleMs: 2 * policy.heartbeatMs, waitMs: 15 * policy.heartbeatMs });
+/** How long harmed devices are waited for, at least (late harm shows as trouble or as silence) and at most. */
+const recoveryWait = ({ heartbeatMs, firstSilenceMs, silenceMs }: RolloutPolicy) => {
+  const settleMs = Math.max(2 * heartbeatMs, firstSilenceMs, silenceMs);
+  return { settleMs, waitMs: Math.max(15 * heartbeatMs, 3 * settleMs) };
+};
 
 /** Freeze, then the record, then the previous content under its new version, then the proof that devices recovered. */
 const haltRelease = (run: Run): Promise<void> =>

@@ -9,9 +9,11 @@ import { createRolloutActivities } from '../../activities/rollout.ts';
 import { defaultPolicy } from '../../domain/policy.ts';
 import type { DirectorStore } from '../../domain/ports.ts';
 import { type Content, engineId } from '../../domain/release.ts';
+import type { JudgeStatus } from '../../domain/stage-rule.ts';
 import type { ControlRecord } from '../../domain/telemetry.ts';
 import { createFileBlobs } from '../../infra/store/blobs.ts';
 import { createDirectorStore } from '../../infra/tuf/director-store.ts';
+import { sampleVerdict } from '../support/streams.ts';
 
 const engine = { name: 'suricata', version: '7.0.10', packageVersion: '1:7.0.10-1', digest: 'a'.repeat(64) };
 const segment = `${engineId(engine)}/fail-open`;
@@ -39,14 +41,24 @@ beforeEach(async () => {
   await director.initialiseFamily(family, [{ engine, bytes: new TextEncoder().encode('baseline') }]);
   telemetryIsBack = Promise.resolve();
   controls = [];
+  status = () => freshStatus();
 });
 
-const halt = () => createHaltActivities({ director });
+/** The judge's last window ends now, and nothing speaks against the release. */
+let status: () => JudgeStatus | null;
+const evidence = { judgeStatus: async () => status() };
+const freshStatus = (changes: Partial<JudgeStatus> = {}): JudgeStatus => ({
+  ...{ releaseId: 'r1', lastTick: 5, lastWindowClosedAt: Date.now(), stage: 0, statA: 0, statB: 0, leading: '' },
+  ...{ counts: {}, exposed: {}, openTrials: {}, firstHarmAt: null, hold: null, halt: null },
+  ...changes,
+});
+
+const halt = () => createHaltActivities({ director, evidence, now: Date.now });
 const rollout = () =>
   createRolloutActivities({
     director,
     inventory: { devices: async () => [] },
-    evidence: { judgeStatus: async () => null },
+    evidence,
     telemetry: {
       append: async () => {},
       control: async (record) => {
@@ -213,5 +225,54 @@ describe('halting', () => {
     expect((await freeze('r1')).directorVersion).toBe(directorVersion);
     expect(frozenAt).toBeGreaterThan(0);
     expect(await rollBack('r1', rollback)).toEqual(await rollBack('r1', rollback));
+  });
+});
+
+describe('evidence before exposure', () => {
+  const held = { ...sampleVerdict, kind: 'hold' } as const;
+  test('a later stage waits for fresh evidence; the first one has none to wait for', async () => {
+    const { open } = await prepare('r1');
+    status = () => null;
+    await open(0);
+    status = () => freshStatus({ lastWindowClosedAt: 0 });
+    await expect(open(1)).rejects.toMatchObject({ code: 'SRP_DEP_EVIDENCE' });
+    expect((await document()).rollout?.stage).toBe(0);
+    status = () => freshStatus();
+    await open(1);
+    expect((await document()).rollout?.stage).toBe(1);
+  });
+  test('a verdict against the release leaves everything as it is', async () => {
+    const { open } = await prepare('r1');
+    await open(0);
+    const before = await director.read(family);
+    for (const verdict of [{ hold: held }, { halt: sampleVerdict }]) {
+      status = () => freshStatus(verdict);
+      await open(1);
+      expect(await director.read(family)).toEqual(before);
+    }
+  });
+  test('a pause ends on fresh evidence only, and not while the judge is against it', async () => {
+    const { open } = await prepare('r1');
+    await open(0);
+    await freeze('r1');
+    const frozen = await director.read(family);
+    status = () => freshStatus({ lastWindowClosedAt: 0 });
+    await expect(thaw('r1')).rejects.toMatchObject({ code: 'SRP_DEP_EVIDENCE' });
+    status = () => freshStatus({ hold: held });
+    expect((await thaw('r1')).thawed).toBe(false);
+    expect(await director.read(family)).toEqual(frozen);
+    status = () => freshStatus();
+    expect((await thaw('r1')).thawed).toBe(true);
+    expect(await director.read(family)).toMatchObject({ stopped: false, document: { mode: 'rolling' } });
+  });
+  test('a release that was frozen or halted meanwhile is not completed', async () => {
+    const { open, release, rollback } = await prepare('r1');
+    await open(0);
+    await freeze('r1');
+    const complete = () => rollout().completeRollout({ releaseId: 'r1', family, release });
+    await expect(complete()).rejects.toMatchObject({ code: 'SRP_RULE_STOPPED' });
+    await rollBack('r1', rollback);
+    await expect(complete()).rejects.toMatchObject({ code: 'SRP_RULE_STOPPED' });
+    expect((await document()).steady.contentVersion).toBe(1);
   });
 });
