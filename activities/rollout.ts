@@ -3,7 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { SigrelError } from '../domain/errors.ts';
 import { type BucketOf, planStages } from '../domain/exposure.ts';
 import type { RolloutPolicy } from '../domain/policy.ts';
-import type { DirectorStore, EvidenceReader, Inventory, TelemetryLog } from '../domain/ports.ts';
+import type { DirectorStore, EvidenceReader, Inventory, TelemetryLog, Watches } from '../domain/ports.ts';
 import { engineId, segmentKey } from '../domain/release.ts';
 import { assessStage, isStale, type JudgeStatus, refuseGrant } from '../domain/stage-rule.ts';
 import { total } from '../domain/timeline.ts';
@@ -15,6 +15,7 @@ export type RolloutPorts = {
   readonly telemetry: TelemetryLog;
   readonly director: DirectorStore;
   readonly evidence: EvidenceReader;
+  readonly watches: Watches;
   readonly bucketOf: BucketOf;
   readonly now: () => number;
   /** Tells Temporal that this attempt is alive; rejects (or aborts `cancelled`) when it is not wanted any more. */
@@ -98,6 +99,8 @@ export const createRolloutActivities = (ports: RolloutPorts): RolloutActivities 
       // Without the database nothing new is known: what was known grows old, and that is what the stage is held for.
       status = await ports.evidence.judgeStatus(releaseId).catch(() => status);
       const now = ports.now();
+      // Without this the lease runs out: who renews it must know that somebody would act on a verdict.
+      await ports.watches.note(releaseId, now).catch(() => {});
       const assessment = assessStage({ policy, stage, openedAt, now, promote, holdCleared }, status);
       const stillNoData = awaitFresh && assessment.outcome === 'held' && assessment.reason === 'no-data';
       if (awaitFresh && assessment.outcome !== 'regression' && !isStale(policy, status, now)) {

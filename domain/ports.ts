@@ -96,6 +96,13 @@ export type EvidenceReader = {
   judgeStatus(releaseId: string): Promise<JudgeStatus | null>;
 };
 
+/** Whether a workflow still looks at the open stage of a release: a lease that nobody could stop is not renewed. */
+export type Watches = {
+  note(releaseId: string, at: number): Promise<void>;
+  /** ms since 1970; null: never. */
+  lastSeen(releaseId: string): Promise<number | null>;
+};
+
 /** The TUF repository of one store: the only writer of what devices can fetch. Every write takes the store's lock. */
 export type DirectorStore = {
   /** Families that were initialised, sorted. */

@@ -45,11 +45,23 @@ export const isStale = (policy: RolloutPolicy, status: JudgeStatus | null, now: 
 
 /**
  * Whether the lease of this document may be renewed; null when it may, else why not. Fresh windows without a verdict are
- * the only reason to go on granting exposure. Before the first window can be due there is nothing to wait for.
+ * the only reason to go on granting exposure, and a workflow that looks (`watchedAt`, ms) is needed to act on one. Before
+ * the first window can be due there is nothing to wait for.
  */
-export const refuseRenewal = (document: DirectorDocument, status: JudgeStatus | null, now: number): string | null => {
+export const refuseRenewal = (
+  document: DirectorDocument,
+  status: JudgeStatus | null,
+  watchedAt: number | null,
+  now: number,
+): string | null => {
   const { mode, rollout } = document;
   if (mode !== 'rolling' || rollout === null) return `the document is ${mode}`;
+  const unwatchedMs = now - (watchedAt ?? 0);
+  if (unwatchedMs > rollout.lease.freshMs) {
+    return watchedAt === null
+      ? 'no workflow has looked at the stage yet'
+      : `no workflow has looked at the stage for ${unwatchedMs} ms`;
+  }
   return refuseGrant(rollout.lease, status, now)?.why ?? null;
 };
 

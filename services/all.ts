@@ -17,6 +17,7 @@ import { createEvidenceReader } from '../infra/postgres/evidence.ts';
 import { createInventory } from '../infra/postgres/inventory.ts';
 import { migrate } from '../infra/postgres/migrate.ts';
 import { createPool } from '../infra/postgres/pool.ts';
+import { createWatches } from '../infra/postgres/watches.ts';
 import type { Progress } from '../infra/servers/progress.ts';
 import { createFileBlobs } from '../infra/store/blobs.ts';
 import { createDirectorStore } from '../infra/tuf/director-store.ts';
@@ -102,6 +103,7 @@ export const startServices = async (options: {
       createTopics(kafka('setup'), topicPrefix, logOf('kafka')),
     ]);
     const evidence = createEvidenceReader(pool);
+    const watches = createWatches(pool);
     const telemetryLog = (component: string) => {
       const telemetry = createTelemetryLog(kafka(component), topicPrefix);
       ended.push(() => telemetry.close());
@@ -140,7 +142,8 @@ export const startServices = async (options: {
         await startGateway({ telemetry, fleetKey, port, clockMs, ackMs, log: logOf('gateway') }),
       ).url;
     }
-    if (wanted.has('lease')) until(startLeaseRenewal({ director, evidence, log: logOf('lease'), now: Date.now }));
+    if (wanted.has('lease'))
+      until(startLeaseRenewal({ director, evidence, watches, log: logOf('lease'), now: Date.now }));
     if (wanted.has('worker') && bundle) {
       quietRuntime(logOf('temporal'));
       const native = await NativeConnection.connect({ address: servers.temporal });
@@ -148,7 +151,7 @@ export const startServices = async (options: {
       const producer = createProducer(kafka('worker'));
       ended.push(() => producer.close());
       const ports = {
-        ...{ blobs, evidence, director, inventory: createInventory(pool), telemetry: telemetryLog('worker') },
+        ...{ blobs, evidence, watches, director, inventory: createInventory(pool), telemetry: telemetryLog('worker') },
         log: createKafkaEventLog({ kafka: kafka('worker'), producer, topicPrefix }),
         engines: createEngineRunner(packs),
       };

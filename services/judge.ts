@@ -52,7 +52,6 @@ export const startJudge = async (options: {
   const { kafka, pool, log, codeVersion } = options;
   const topic = topicName(options.topicPrefix, 'telemetry.windows.v1');
   const notifier = createNotifier(pool, log, options.onVerdict);
-  for (const decision of await readDecisionsToNotify(pool)) notifier.notify(decision);
   const open = (partition: number) =>
     openPartition({ pool, topic, partition, log, codeVersion, notify: notifier.notify });
   const consumer = await consumePartitions({ kafka, groupId: `${options.topicPrefix}judge`, topic, log, open });
@@ -77,6 +76,8 @@ const openPartition = async (options: {
   const context: SessionContext = { digestOf, codeVersion: options.codeVersion };
   const sessions = new Map<string, Session>();
   let next = await readWatermark(pool, 'judge', topic, partition);
+  // What another judge has committed and could not say any more before it lost this partition.
+  for (const decision of await readDecisionsToNotify(pool)) notify(decision);
 
   const sessionOf = async (releaseId: string): Promise<Session> => {
     const session = sessions.get(releaseId) ?? (await readSession(pool, releaseId, digestOf)) ?? newSession(releaseId);
@@ -187,7 +188,7 @@ const createNotifier = (
   onVerdict: (releaseId: string, verdict: Verdict) => Promise<void>,
 ): { notify(decision: Decision): void; stop(): Promise<void> } => {
   const stopping = new AbortController();
-  const running = new Set<Promise<void>>();
+  const running = new Map<string, Promise<void>>();
   const deliver = async (decision: Decision): Promise<void> => {
     const { releaseId, verdict } = decision;
     for (let wait = 100; !stopping.signal.aborted; wait = Math.min(wait * 2, 5_000)) {
@@ -203,12 +204,16 @@ const createNotifier = (
   };
   return {
     notify: (decision) => {
-      const delivery = deliver(decision).finally(() => running.delete(delivery));
-      running.add(delivery);
+      const name = `${decision.releaseId} ${decision.verdict.kind}`;
+      if (running.has(name)) return;
+      running.set(
+        name,
+        deliver(decision).finally(() => running.delete(name)),
+      );
     },
     stop: async () => {
       stopping.abort();
-      await Promise.all(running);
+      await Promise.all(running.values());
     },
   };
 };

@@ -4,7 +4,7 @@
  * that grant nothing are kept verifiable.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { DirectorStore, EvidenceReader } from '../domain/ports.ts';
+import type { DirectorStore, EvidenceReader, Watches } from '../domain/ports.ts';
 import { refuseRenewal } from '../domain/stage-rule.ts';
 import type { Log } from '../infra/kafka/client.ts';
 
@@ -14,10 +14,11 @@ const quietExpiryMs = 7 * 24 * 3_600_000;
 export const startLeaseRenewal = (options: {
   readonly director: DirectorStore;
   readonly evidence: EvidenceReader;
+  readonly watches: Watches;
   readonly log: Log;
   readonly now: () => number;
 }): { stop(): Promise<void> } => {
-  const { director, evidence, log, now } = options;
+  const { director, evidence, watches, log, now } = options;
   const stopping = new AbortController();
   const refused = new Map<string, string>();
 
@@ -34,7 +35,8 @@ export const startLeaseRenewal = (options: {
     // Renewed when a third of it is gone.
     if (expiresAt - now() > (leaseMs * 2) / 3) return;
     const { releaseId } = rollout.content;
-    const why = refuseRenewal(document, await evidence.judgeStatus(releaseId), now());
+    const [status, watchedAt] = await Promise.all([evidence.judgeStatus(releaseId), watches.lastSeen(releaseId)]);
+    const why = refuseRenewal(document, status, watchedAt, now());
     const renewed = why === null && (await director.renew(family, directorVersion, leaseMs));
     if (renewed) refused.delete(family);
     else if (!refused.has(family)) {

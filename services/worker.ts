@@ -23,6 +23,7 @@ import type {
   EvidenceReader,
   Inventory,
   TelemetryLog,
+  Watches,
 } from '../domain/ports.ts';
 import { bucketOf } from '../infra/cohort.ts';
 import { decodeBundle } from '../infra/content/bundle.ts';
@@ -37,6 +38,7 @@ export type WorkerPorts = {
   readonly inventory: Inventory;
   readonly engines: EngineRunner;
   readonly evidence: EvidenceReader;
+  readonly watches: Watches;
   readonly director: DirectorStore;
 };
 

@@ -97,6 +97,9 @@ describe('faults in the middle of a rollout', () => {
     await pipeline.wait(id, inStage(0));
     await kill('worker');
     const before = (await pipeline.stream(id)).events.length;
+    // Nobody could act on a verdict: the judge's fresh windows alone renew nothing.
+    await until(async () => (await director()).expiresAt < Date.now());
+    expect((await pollAsNewDevice()).kind).toBe('no-offer');
     await launch(pipeline.env, 'worker');
     const state = await pipeline.wait(id);
     expect(state.phase).toBe('completed');

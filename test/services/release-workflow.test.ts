@@ -269,6 +269,9 @@ describe.concurrent('pause and hold', () => {
     await release.until('ExposureFrozen');
     expect(await release.state()).toMatchObject({ phase: 'held', hold: { reasonCode: 'hold' } });
     await release.command('resume');
+    // What the stage adds may not have been granted when the judge's verdict came between.
+    expect((await release.asked('openStage')).input).toMatchObject({ stage: 0, holdCleared: true });
+    await (await release.asked('openStage')).proceed();
     const second = await release.asked('watchStage');
     expect(second.input).toMatchObject({ holdCleared: true, awaitFresh: false });
     second.answer(passed(0));

@@ -59,6 +59,7 @@ const rollout = () =>
     director,
     inventory: { devices: async () => [] },
     evidence,
+    watches: { note: async () => {}, lastSeen: async () => null },
     telemetry: {
       append: async () => {},
       control: async (record) => {

@@ -1,0 +1,101 @@
+import { describe, expect, test, vi } from 'vitest';
+import type { DirectorDocument } from '../../domain/director.ts';
+import type { DirectorStore } from '../../domain/ports.ts';
+import { type JudgeStatus, refuseRenewal } from '../../domain/stage-rule.ts';
+import { silent } from '../../infra/kafka/client.ts';
+import { startLeaseRenewal } from '../../services/lease.ts';
+import { sampleVerdict } from '../support/streams.ts';
+
+const now = 1_000_000;
+const lease = { startedAt: now - 60_000, leaseMs: 6_000, freshMs: 3_000, holdCleared: false };
+const content = { contentVersion: 2, releaseId: 'r1', artefacts: [] };
+const documentOf = (mode: DirectorDocument['mode'], changes: Partial<typeof lease> = {}): DirectorDocument => ({
+  ...{ family: 'ips', directorVersion: 7, mode, steady: { ...content, contentVersion: 1 }, rollback: null },
+  rollout: { content, salt: 's', stage: 0, thresholds: {}, lease: { ...lease, ...changes } },
+});
+const statusOf = (changes: Partial<JudgeStatus> = {}): JudgeStatus => ({
+  ...{ releaseId: 'r1', lastTick: 5, lastWindowClosedAt: now - 500, stage: 0, statA: 0, statB: 0, leading: '' },
+  ...{ counts: {}, exposed: {}, openTrials: {}, firstHarmAt: null, hold: null, halt: null },
+  ...changes,
+});
+const hold = { ...sampleVerdict, kind: 'hold' } as const;
+
+describe('a lease is renewed', () => {
+  test.each([
+    ['fresh windows, a watched stage, no verdict', documentOf('rolling'), statusOf(), now - 100],
+    ['before the first window can be due', documentOf('rolling', { startedAt: now - 1_000 }), null, now - 100],
+    ['a hold that a person cleared', documentOf('rolling', { holdCleared: true }), statusOf({ hold }), now - 100],
+  ])('%s', (_, document, status, watchedAt) => {
+    expect(refuseRenewal(document, status, watchedAt, now)).toBeNull();
+  });
+  test.each([
+    [
+      'no window for too long',
+      documentOf('rolling'),
+      statusOf({ lastWindowClosedAt: now - 3_001 }),
+      now - 100,
+      /last window/,
+    ],
+    ['no window at all', documentOf('rolling'), null, now - 100, /last window/],
+    ['the judge holds', documentOf('rolling'), statusOf({ hold }), now - 100, /holds/],
+    [
+      'the judge halts',
+      documentOf('rolling', { holdCleared: true }),
+      statusOf({ halt: sampleVerdict }),
+      now - 100,
+      /halted/,
+    ],
+    ['nobody watches any more', documentOf('rolling'), statusOf(), now - 3_001, /no workflow has looked/],
+    ['nobody has watched yet', documentOf('rolling'), statusOf(), null, /no workflow has looked/],
+    ['frozen', documentOf('frozen'), statusOf(), now - 100, /frozen/],
+    ['rolled back', documentOf('rollback'), statusOf(), now - 100, /rollback/],
+    ['nothing rolls out', { ...documentOf('steady'), rollout: null }, statusOf(), now - 100, /steady/],
+  ])('not: %s', (_, document, status, watchedAt, why) => {
+    expect(refuseRenewal(document, status, watchedAt, now)).toMatch(why);
+  });
+});
+
+describe('the service', () => {
+  const run = async (document: DirectorDocument, expiresAt: number, status: () => Promise<JudgeStatus | null>) => {
+    const renewals: number[] = [];
+    let looked = 0;
+    const director = {
+      families: async () => ['ips'],
+      read: async () => {
+        looked += 1;
+        return { document, expiresAt, stopped: false };
+      },
+      renew: async (_family: string, version: number, expiresInMs: number) => {
+        expect(version).toBe(7);
+        renewals.push(expiresInMs);
+        return true;
+      },
+    } as unknown as DirectorStore;
+    const watches = { note: async () => {}, lastSeen: async () => now };
+    const service = startLeaseRenewal({
+      director,
+      evidence: { judgeStatus: status },
+      watches,
+      log: silent,
+      now: () => now,
+    });
+    await vi.waitFor(() => expect(looked).toBeGreaterThan(1), { timeout: 5_000 });
+    await service.stop();
+    return renewals;
+  };
+  test('renews at a third of the lease, and not before', async () => {
+    expect((await run(documentOf('rolling'), now + 3_900, async () => statusOf()))[0]).toBe(6_000);
+    expect(await run(documentOf('rolling'), now + 4_100, async () => statusOf())).toEqual([]);
+  });
+  test('renews nothing when the evidence cannot be read', async () => {
+    const gone = async () => {
+      throw new Error('connection refused');
+    };
+    expect(await run(documentOf('rolling'), now + 100, gone)).toEqual([]);
+  });
+  test('keeps what grants nothing verifiable', async () => {
+    const week = 7 * 24 * 3_600_000;
+    expect((await run(documentOf('frozen'), now + week / 3, async () => null))[0]).toBe(week);
+    expect(await run(documentOf('frozen'), now + week - 1_000, async () => null)).toEqual([]);
+  });
+});
