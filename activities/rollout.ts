@@ -135,7 +135,11 @@ export const createRolloutActivities = (ports: RolloutPorts): RolloutActivities 
   verifyHalt: async ({ releaseId, settleMs, waitMs }) => {
     const started = ports.now();
     for (;;) {
-      const status = await ports.evidence.judgeStatus(releaseId).catch(() => null);
+      const read = await ports.evidence.judgeStatus(releaseId).then(
+        (status) => ({ status }),
+        () => null,
+      );
+      const status = read?.status ?? null;
       const counts = status?.counts ?? {};
       const waitedMs = ports.now() - started;
       const harmed = total(counts, 'harmed');
@@ -145,7 +149,9 @@ export const createRolloutActivities = (ports: RolloutPorts): RolloutActivities 
       // A device that died of the content just before the freeze is counted when its silence is due.
       const open = Object.values(status?.openTrials ?? {}).reduce((sum, trials) => sum + trials, 0);
       const settled = late && open === 0;
-      if (settled && recovered >= harmed) return { counts, recovered: true, waitedMs };
+      // The judge answers, and not one window of the release has closed in all this time: it was granted to nobody.
+      const nobody = read?.status === null && waitedMs >= settleMs;
+      if (nobody || (settled && recovered >= harmed)) return { counts, recovered: true, waitedMs };
       if (waitedMs >= waitMs) return { counts, recovered: false, waitedMs };
       ports.heartbeat({ harmed, recovered });
       await sleep(Math.min(1_000, settleMs / 8), undefined, { signal: ports.cancelled() });
