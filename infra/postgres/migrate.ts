@@ -21,6 +21,7 @@ type Migration = { readonly id: number; readonly name: string; readonly sql: str
 export const migrate = async (pool: Pool, log: Log, from = folder): Promise<readonly string[]> => {
   const migrations = await readMigrations(from);
   const client = await pool.connect();
+  client.on('error', () => {}); // the statement that finds the connection broken fails by itself
   try {
     await client.query('select pg_advisory_lock($1)', [lockKey]);
     await client.query(`create table if not exists schema_migrations (

@@ -30,6 +30,11 @@ export const isDataError = (error: unknown): error is Error =>
 export const withTransaction = async <T>(pool: Pool, work: (tx: Queryable) => Promise<T>): Promise<T> => {
   const client = await pool.connect();
   let broken: Error | undefined;
+  // A server that dies between two statements says so by an event: nobody listening, it would end the process.
+  const onError = (error: Error): void => {
+    broken = error;
+  };
+  client.on('error', onError);
   try {
     await client.query('begin');
     const result = await work(client);
@@ -41,6 +46,7 @@ export const withTransaction = async <T>(pool: Pool, work: (tx: Queryable) => Pr
     });
     throw error;
   } finally {
+    client.off('error', onError);
     client.release(broken);
   }
 };

@@ -33,6 +33,7 @@ import {
   saveRelease,
 } from '../../infra/postgres/releases.ts';
 import { readSnapshot, writeSnapshot } from '../../infra/postgres/snapshots.ts';
+import { createWatches } from '../../infra/postgres/watches.ts';
 import { moveWatermark, readWatermark } from '../../infra/postgres/watermarks.ts';
 import { digestOf } from '../../services/judge.ts';
 import { createEmptyDatabase, type TestDatabase } from '../support/database.ts';
@@ -235,6 +236,13 @@ const statements: Readonly<Record<string, () => Promise<void>>> = {
     expect(await readSnapshot(pool, 'reports', 1)).toBe('ten');
     await write(11, 'eleven');
     expect(await readSnapshot(pool, 'reports', 1)).toBe('eleven');
+  },
+  createWatches: async () => {
+    const watches = createWatches(pool);
+    expect(await watches.lastSeen('r-1')).toBeNull();
+    await watches.note('r-1', 1_800_000_000_000);
+    await watches.note('r-1', 1_700_000_000_000);
+    expect(await watches.lastSeen('r-1')).toBe(1_800_000_000_000);
   },
   'moveWatermark readWatermark withTransaction': async () => {
     const place = { consumer: 'projector', topic: 'events', partition: 0 };

@@ -270,8 +270,9 @@ describe.concurrent('pause and hold', () => {
     expect(await release.state()).toMatchObject({ phase: 'held', hold: { reasonCode: 'hold' } });
     await release.command('resume');
     // What the stage adds may not have been granted when the judge's verdict came between.
-    expect((await release.asked('openStage')).input).toMatchObject({ stage: 0, holdCleared: true });
-    await (await release.asked('openStage')).proceed();
+    const again = await release.asked('openStage');
+    expect(again.input).toMatchObject({ stage: 0, holdCleared: true });
+    await again.proceed();
     const second = await release.asked('watchStage');
     expect(second.input).toMatchObject({ holdCleared: true, awaitFresh: false });
     second.answer(passed(0));

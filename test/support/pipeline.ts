@@ -19,6 +19,7 @@ import { acquirePacks } from '../../infra/engines/packs.ts';
 import { createKafka, silent } from '../../infra/kafka/client.ts';
 import { createKafkaEventLog } from '../../infra/kafka/event-log.ts';
 import { createProducer } from '../../infra/kafka/produce.ts';
+import { createLog } from '../../infra/logging.ts';
 import { forgetServices, recordServices } from '../../infra/servers/services-record.ts';
 import { keysDirOf, type RunningServices, type ServiceName, startServices, storeDirOf } from '../../services/all.ts';
 import type { ReleaseStarted } from '../../services/api/contract.ts';
@@ -84,12 +85,13 @@ export const startPipeline = async (options: {
     SIGREL_CLOCK_MS: '250',
   };
   const config = readConfig(env, stateDir);
+  const log = createLog({ file: join(stateDir, 'logs', 'in-process.log'), level: 'info' });
   const services = await startServices({
     config,
     servers: { temporal: env.SIGREL_TEMPORAL_ADDRESS, temporalUi: null, kafka: brokers, postgres: postgres.href },
     ...(options.only ? { only: options.only } : {}),
     codeVersion: 'test',
-    logOf: () => silent,
+    logOf: log.of,
     progress: () => {},
   });
   const urls = Object.entries(services.urls).map(([name, url]) => [name, { url }]);
@@ -119,7 +121,7 @@ export const startPipeline = async (options: {
   await until(async () => (await api.get<{ devices: number }>('/fleet')).devices === options.devices);
 
   const kafka = createKafka({ brokers, clientId: 'test', log: silent });
-  const log = createKafkaEventLog({
+  const events = createKafkaEventLog({
     kafka,
     producer: createProducer(kafka),
     topicPrefix: config.kafka.topicPrefix,
@@ -134,11 +136,12 @@ export const startPipeline = async (options: {
       return (await api.post<ReleaseStarted>('/releases', request)).releaseId;
     },
     wait: (releaseId, holds) => waitFor(api, releaseId, holds),
-    stream: async (releaseId) => verifyStream(releaseId, await log.read(releaseId)),
+    stream: async (releaseId) => verifyStream(releaseId, await events.read(releaseId)),
     stop: async () => {
       await simulator.stop();
       await services.stop();
       await forgetServices(stateDir);
+      await log.close();
       await administer(serverUrl, `drop database ${database} with (force)`);
       await rm(stateDir, { recursive: true, force: true });
     },
