@@ -120,7 +120,7 @@ const impact = (state: ReleaseState, events: readonly StoredEvent[]): readonly s
   return [
     '## Impact',
     '',
-    `All counts are those of ${ref(event)}.`,
+    `All counts are those of ${ref(event)}. A device is harmed when it crashed, did not load the content, blocked traffic, or fell silent after it was offered the release; the judge compares with devices without the release, so silence of both is no regression.`,
     '',
     row('segment', fields),
     row(

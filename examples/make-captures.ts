@@ -1,5 +1,5 @@
 /**
- * Makes every capture of the examples and the `vectors.yaml` beside them: `node examples/make-captures.ts`. Deterministic:
+ * Makes every capture of the examples and the `vectors.yaml` beside them: `node_modules/.bin/node examples/make-captures.ts`. Deterministic:
  * running it again changes nothing. Every vector has addresses of its own (engines mix up shared flows).
  */
 import { mkdirSync, writeFileSync } from 'node:fs';

@@ -166,7 +166,8 @@ export const startServices = async (options: {
     }
     if (wanted.has('api') && temporal) {
       const engineBuilds = packs.map((pack) => pack.build);
-      const ports = { temporal, pool, blobs, director, evidence, engines: engineBuilds, now: Date.now };
+      const inventory = createInventory(pool);
+      const ports = { temporal, pool, blobs, director, evidence, inventory, engines: engineBuilds, now: Date.now };
       const temporalUi = servers.temporalUi === null ? null : { url: servers.temporalUi, namespace };
       urls.api = until(await startApi({ ports, port: config.apiPort, log: logOf('api'), temporalUi })).url;
     }

@@ -1,5 +1,5 @@
 /** Where this command line talks to: the services and servers of a state folder, or addresses that were given. */
-import { join, resolve } from 'node:path';
+import { join, relative, resolve } from 'node:path';
 import { SigrelError } from '../../domain/errors.ts';
 import type { StoredEvent } from '../../events/catalogue.ts';
 import { type StreamReport, verifyStream } from '../../events/verify.ts';
@@ -10,6 +10,7 @@ import { createProducer } from '../../infra/kafka/produce.ts';
 import { readServers } from '../../infra/servers/local.ts';
 import { readServices } from '../../infra/servers/services-record.ts';
 import type { Problem } from '../../services/api/contract.ts';
+import { note } from './output.ts';
 
 export const checkout = join(import.meta.dirname, '..', '..');
 
@@ -34,10 +35,18 @@ export type Api = {
   post<T>(path: string, body: unknown): Promise<T>;
 };
 
+/** The command as it has to be typed for this state folder. */
+export const commandFor = (config: Config, command: string): string => {
+  const usual = config.stateDir === join(checkout, '.sigrel');
+  return usual
+    ? `./sigrel ${command}`
+    : `./sigrel --state ${relative(process.cwd(), config.stateDir) || '.'} ${command}`;
+};
+
 const notRunning = (config: Config): SigrelError =>
   new SigrelError(
     'SRP_DEP_SERVICES',
-    `no services run for ${config.stateDir}: start them with "sigrel up --detach", or give SIGREL_API_URL`,
+    `no services run for ${config.stateDir}: start them with "${commandFor(config, 'up --detach')}", or give SIGREL_API_URL`,
   );
 
 export const openApi = (config: Config): Api => {
@@ -48,7 +57,13 @@ export const openApi = (config: Config): Api => {
       method,
       ...(body === undefined ? {} : { headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) }),
     }).catch((cause: Error) => {
-      throw new SigrelError('SRP_DEP_API', `the api at ${base} does not answer: ${cause.message}`, { cause });
+      throw new SigrelError(
+        'SRP_DEP_API',
+        `the api at ${base} does not answer (${cause.message}): is it running? "${commandFor(config, 'status')}" tells`,
+        {
+          cause,
+        },
+      );
     });
     const answer: unknown = await response.json().catch(() => null);
     if (response.ok) return answer as T;
@@ -65,7 +80,7 @@ export const brokersOf = (config: Config): readonly string[] => {
   if (brokers) return brokers;
   throw new SigrelError(
     'SRP_DEP_KAFKA',
-    `no Kafka runs for ${config.stateDir}: start it with "sigrel up --detach", or give SIGREL_KAFKA_BROKERS`,
+    `no Kafka runs for ${config.stateDir}: start it with "${commandFor(config, 'up --detach')}", or give SIGREL_KAFKA_BROKERS`,
   );
 };
 
@@ -74,7 +89,10 @@ export const readStream = async (config: Config, releaseId: string): Promise<Str
   const kafka = createKafka({ brokers: brokersOf(config), clientId: 'sigrel-cli', log: silent });
   const producer = createProducer(kafka);
   const { topicPrefix } = config.kafka;
-  const records = await createKafkaEventLog({ kafka, producer, topicPrefix }).read(releaseId);
+  const slow = setTimeout(() => note(`reading from Kafka at ${brokersOf(config).join(', ')} ...`), 2_000);
+  const records = await createKafkaEventLog({ kafka, producer, topicPrefix })
+    .read(releaseId)
+    .finally(() => clearTimeout(slow));
   if (records.length > 0) return verifyStream(releaseId, records);
   throw new SigrelError(
     'SRP_MISSING_RELEASE',

@@ -1,5 +1,5 @@
 /** A release as people look at it: the same for `get`, `replay`, `-w` and the demo. */
-import type { CellResult, Counts } from '../../domain/release.ts';
+import type { CellResult, Counts, SegmentCounts } from '../../domain/release.ts';
 import { isTerminal, type Phase, type ReleaseState } from '../../domain/release-state.ts';
 import type { JudgeStatus } from '../../domain/stage-rule.ts';
 import { describeVerdict, duration, firstFault, oneLine, plural, total } from '../../domain/timeline.ts';
@@ -34,17 +34,19 @@ export const statusLine = (state: ReleaseState, judge: JudgeStatus | null = null
   const stage = rollout && rollout.stage >= 0 ? rollout.stages[rollout.stage] : undefined;
   const parts = [paintPhase(state.phase)];
   if (stage && rollout && !isTerminal(state)) {
-    parts.push(`stage ${rollout.stage + 1} of ${rollout.stages.length} (${stage.name})`);
-    if (total(counts, 'offered') > 0) parts.push(`${total(counts, 'offered')} offered`);
+    parts.push(`stage ${rollout.stage + 1}/${rollout.stages.length} (${stage.name})`);
   }
-  if (total(counts, 'offered') > 0) {
-    parts.push(`${total(counts, 'installed')} installed`, `${total(counts, 'healthy')} healthy`);
-    if (total(counts, 'harmed') > 0) {
-      parts.push(paint('red', `${total(counts, 'harmed')} harmed`), `${total(counts, 'recovered')} recovered`);
-    }
+  if (state.phase === 'approval' && state.approvals) {
+    const { by, needed } = state.approvals;
+    parts.push(`${by.length} of ${needed}: sigrel release approve ${state.releaseId}`);
+  }
+  const sum = (field: keyof SegmentCounts) => total(counts, field);
+  if (sum('offered') > 0) {
+    const harm = sum('harmed') > 0 ? `, ${paint('red', `${sum('harmed')} harmed`)}, ${sum('recovered')} recovered` : '';
+    parts.push(`${sum('offered')} offered, ${sum('installed')} installed, ${sum('healthy')} healthy${harm}`);
   }
   if (state.end && state.phase !== 'completed') parts.push(oneLine(state.end.reason));
-  if (judge && stage && !isTerminal(state)) parts.push(`key ${shortNumber(judge.statA)}`);
+  if (judge && stage && state.phase === 'rolling') parts.push(`key ${shortNumber(judge.statA)}`);
   return parts.join(' · ');
 };
 
@@ -132,16 +134,18 @@ const renderStages = (state: ReleaseState): string => {
   if (!rollout) return '';
   const width = Math.max(10, ...rollout.stages.map(({ name }) => name.length));
   const fleet = Object.values(rollout.stages.at(-1)?.devices ?? {}).reduce((a, b) => a + b, 0);
-  return rollout.stages
+  const head = paint('dim', `  ${'  stage'.padEnd(width + 2)} ${'share of the fleet'.padEnd(20)} devices`);
+  const lines = rollout.stages
     .map((stage, index) => {
       const devices = Object.values(stage.devices).reduce((a, b) => a + b, 0);
       const open = index === rollout.stage && !isTerminal(state);
       const word =
         index < rollout.passed ? paint('green', 'passed') : open ? paint('cyan', state.phase) : stopped(state, index);
       const share = fleet === 0 ? 0 : devices / fleet;
-      return `  ${String(index + 1)} ${stage.name.padEnd(width)} ${bar(share)} ${String(devices).padStart(6)} devices  ${word}`;
+      return `  ${String(index + 1)} ${stage.name.padEnd(width)} ${bar(share)} ${String(devices).padStart(7)}  ${word}`;
     })
     .join('\n');
+  return `${head}\n${lines}`;
 };
 
 const stopped = (state: ReleaseState, index: number): string =>
@@ -153,7 +157,8 @@ const renderSegments = (state: ReleaseState, counted: Counts): string => {
   const row = (segment: string): string[] => {
     const counts = counted[segment];
     const shown = fields.map((field) => {
-      const n = counts?.[field] ?? 0;
+      if (counts === undefined) return '–'; // no event has counted yet
+      const n = counts[field];
       return field === 'harmed' && n > 0 ? paint('red', String(n)) : String(n);
     });
     return [segment, String(planned[segment] ?? 0), ...shown];

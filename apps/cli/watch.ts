@@ -49,6 +49,7 @@ export const watchRelease = async (
 export const createLiveView = (stream: NodeJS.WriteStream, indent = ''): Show => {
   let drawn = 0;
   let last = '';
+  let shownMs = 0;
   return (state, judge) => {
     if (stream.isTTY) {
       const text = renderRelease(state, judge)
@@ -63,7 +64,9 @@ export const createLiveView = (stream: NodeJS.WriteStream, indent = ''): Show =>
     const line = statusLine(state, judge);
     if (line === last) return;
     last = line;
-    const since = duration((state.end ? Date.parse(state.end.at) : Date.now()) - Date.parse(state.startedAt));
+    // The end has the workflow's time, which is a little before what was shown last.
+    shownMs = Math.max(shownMs, (state.end ? Date.parse(state.end.at) : Date.now()) - Date.parse(state.startedAt));
+    const since = duration(shownMs);
     stream.write(`${indent}${since.padStart(8)}  ${line}\n`);
   };
 };

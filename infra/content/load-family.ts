@@ -34,7 +34,9 @@ const collect = async (dir: string, depth: number): Promise<SourceFile[] | Conte
   if (depth >= maximumBases)
     return refuse(`more than ${maximumBases} bases after each other: do they name each other?`);
   const below = await collect(resolve(dir, base), depth + 1);
-  if (!Array.isArray(below)) return below;
+  if (!Array.isArray(below)) {
+    return below.code === 'missing-folder' ? refuse(`base is ${base}: ${below.message}`) : below;
+  }
   return [...below.filter((file) => !own.some((mine) => mine.path === file.path)), ...own].map((file) =>
     file.path === 'vectors.yaml' ? mergeVectors(below, own) : file,
   );

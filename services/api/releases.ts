@@ -13,7 +13,7 @@ import type { ContentFinding } from '../../domain/content/rules.ts';
 import { type Command, decide } from '../../domain/decide.ts';
 import { SigrelError } from '../../domain/errors.ts';
 import { releaseWorkflowId } from '../../domain/ids.ts';
-import type { BlobStore, DirectorStore, EvidenceReader } from '../../domain/ports.ts';
+import type { BlobStore, DirectorStore, EvidenceReader, Inventory } from '../../domain/ports.ts';
 import type { Content, EngineBuild, Finding, Verdict } from '../../domain/release.ts';
 import { phases, terminalPhases } from '../../domain/release-state.ts';
 import { parsePolicy, policyDigest } from '../../events/policy-schema.ts';
@@ -31,6 +31,7 @@ export type ApiPorts = {
   readonly blobs: BlobStore;
   readonly director: DirectorStore;
   readonly evidence: EvidenceReader;
+  readonly inventory: Inventory;
   /** Engines that there are packs of: the baseline of a new family is for these. */
   readonly engines: readonly EngineBuild[];
   readonly now: () => number;
@@ -100,6 +101,12 @@ export const startRelease = async (
   await ports.director.read(family.name);
   const releaseId = request.releaseId ?? `${family.name}-${timeId(ports.now())}`;
   await refuseSecond(ports, family.name, releaseId);
+  if ((await ports.inventory.devices()).length === 0) {
+    throw new SigrelError(
+      'SRP_RULE_NO_FLEET',
+      'no device is enrolled, so there is no engine to test on; nothing was started. Wait until "sigrel fleet status" shows the fleet, or simulate one: sigrel fleet simulate --detach',
+    );
+  }
   const input: ReleaseInput = {
     releaseId,
     family: family.name,

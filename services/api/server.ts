@@ -6,7 +6,6 @@ import { SigrelError } from '../../domain/errors.ts';
 import { releaseWorkflowId } from '../../domain/ids.ts';
 import { engineId, segmentKey } from '../../domain/release.ts';
 import type { Log } from '../../infra/kafka/client.ts';
-import { createInventory } from '../../infra/postgres/inventory.ts';
 import { listReleases, readQuarantine, readRelease } from '../../infra/postgres/releases.ts';
 import {
   approveRequest,
@@ -132,9 +131,8 @@ export const startApi = async (options: {
     }
   }
 
-  const inventory = createInventory(pool);
   server.get('/v1/fleet', async (): Promise<FleetAnswer> => {
-    const devices = await inventory.devices();
+    const devices = await ports.inventory.devices();
     const segments = new Map<string, FleetAnswer['segments'][number] & { contentVersions: Record<string, number> }>();
     for (const { engine, failMode, contentVersion } of devices) {
       const id = engineId(engine);

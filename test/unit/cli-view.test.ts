@@ -151,7 +151,7 @@ describe('a release as people look at it', () => {
     expect(text).toMatch(/rollback +content 3, every harmed device recovered/);
     expect(text).toContain('blocked-traffic in the whole fleet: 3 events with the release in 0.010 h');
     expect(text).toMatch(new RegExp(`${segment} +3 +3 +3 +3 +3 +3`));
-    expect(text).toMatch(/1 canary +█+ +3 devices {2}halted/);
+    expect(text).toMatch(/1 canary +█+ +3 {2}halted/);
     expect(text).toMatch(/2 10 % .* not opened/);
     expect(plain(renderRelease(fold(sampleStream('halted-by-person', policy))))).toContain(
       'content 3, not all recovered',
@@ -173,7 +173,7 @@ describe('a release as people look at it', () => {
       'tick 12: keys 9.9e+4 of 100 and 1.0e-2 of 20, led by',
     );
     expect(plain(renderRelease(states.completed, judge))).not.toContain('123456');
-    expect(plain(statusLine(states.rolling, judge))).toContain('123456 offered · 123456 installed');
+    expect(plain(statusLine(states.rolling, judge))).toContain('123456 offered, 123456 installed');
     expect(plain(statusLine(states.halted, judge))).toContain('3 harmed · 3 recovered · regression');
   });
 
@@ -210,7 +210,7 @@ describe('the view that draws over itself', () => {
     show(states.halted, null);
     expect(written.map((text) => plain(text))).toEqual([
       '   6.0 s  blocked · 1 of 1 cells did not pass\n',
-      expect.stringMatching(/s {2}halted · 3 installed · .*\n$/),
+      expect.stringMatching(/s {2}halted · 3 offered, 3 installed.*\n$/),
     ]);
   });
 });

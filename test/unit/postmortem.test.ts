@@ -93,7 +93,7 @@ describe('postmortem', () => {
       const text = writePostmortem(events);
       const [said] = section(text, 'Impact');
       const last = kind === 'completed' ? 'RolloutCompleted' : 'HaltVerified';
-      expect(said).toBe(`All counts are those of ${ref(events, last)}.`);
+      expect(said).toContain(`All counts are those of ${ref(events, last)}.`);
       expect(eventOf(events, last).data.counts).toEqual(counts);
       expect(impactOf(text)).toEqual({
         ...Object.fromEntries(Object.entries(counts).map(([name, own]) => [name, fields.map((field) => own[field])])),

@@ -169,6 +169,14 @@ type Tried = {
 const tryRules = async (name: string, options: TryOptions): Promise<Tried> => {
   const rules = await readGiven(options.rules);
   const captures = options.input === undefined ? [] : [{ name: 'input', bytes: await readGiven(options.input) }];
+  const parsed = parseRules(options.rules, new TextDecoder().decode(rules));
+  if (parsed.rules.length === 0 && parsed.findings.length === 0) {
+    throw new SigrelError('SRP_INPUT_RULES', `${options.rules} has no rule: nothing can be tried`);
+  }
+  for (const { bytes } of captures) {
+    if (isCapture(bytes)) continue;
+    throw new SigrelError('SRP_INPUT_CAPTURE', `${options.input} is no packet capture: expected pcap or pcapng`);
+  }
   const [pack] = await acquirePacks(stderrProgress(), [name]);
   if (!pack) throw new SigrelError('SRP_MISSING_ENGINE', `there is no engine "${name}"`);
   const { signal } = new AbortController();
@@ -181,7 +189,6 @@ const tryRules = async (name: string, options: TryOptions): Promise<Tried> => {
     return { engine, outcome: run.reason, ...nothing, words: run.words, wallMs: run.wallMs };
   }
   // What is no rule by our own reading cannot be named by an id; the engine's words about it are shown.
-  const parsed = parseRules(options.rules, new TextDecoder().decode(rules));
   const count = (action: 'all' | 'blocked') => {
     const found: Record<string, number> = {};
     for (const alert of run.alerts) {
@@ -197,6 +204,12 @@ const tryRules = async (name: string, options: TryOptions): Promise<Tried> => {
     wallMs: run.wallMs,
   };
 };
+
+/** By the first four bytes: pcap in either byte order and resolution, or pcapng. */
+const isCapture = (bytes: Uint8Array): boolean =>
+  ['a1b2c3d4', 'd4c3b2a1', 'a1b23c4d', '4d3cb2a1', '0a0d0d0a'].includes(
+    Buffer.from(bytes.subarray(0, 4)).toString('hex'),
+  );
 
 const readGiven = (path: string): Promise<Buffer> =>
   readFile(path).catch((cause: Error) => {

@@ -1,10 +1,12 @@
 /** `sigrel fleet`: who is enrolled, and a simulated fleet to try things with. */
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Command } from 'commander';
 import { SigrelError } from '../../../domain/errors.ts';
 import type { Config } from '../../../infra/config.ts';
 import { readFleetKey } from '../../../infra/device-auth.ts';
 import { acquirePacks } from '../../../infra/engines/packs.ts';
+import { spawnServer, waitReady } from '../../../infra/servers/processes.ts';
 import { type Progress, stderrProgress, step } from '../../../infra/servers/progress.ts';
 import { forgetServices, readServices, recordServices } from '../../../infra/servers/services-record.ts';
 import { keysDirOf, storeDirOf } from '../../../services/all.ts';
@@ -51,6 +53,20 @@ export const simulateFleet = async (
   return simulator;
 };
 
+/** The same in a process of its own that outlives this one; resolves when every device is enrolled. */
+export const simulateApart = async (config: Config, args: readonly string[]): Promise<void> => {
+  const log = join(config.stateDir, 'logs', 'simulator-output.log');
+  const { identity } = spawnServer(
+    process.execPath,
+    [join(checkout, 'apps', 'cli', 'main.ts'), '--state', config.stateDir, 'fleet', 'simulate', ...args],
+    { log },
+  );
+  const recorded = async () => readServices(config.stateDir)[simulatorName] !== undefined;
+  await step(stderrProgress(), 'enrolling the fleet', () =>
+    waitReady('the simulated fleet', identity, log, recorded, 120_000),
+  );
+};
+
 export const addFleetCommands = (program: Command, global: Global): void => {
   const fleet = program.command('fleet').description('the devices');
   fleet
@@ -88,23 +104,46 @@ export const addFleetCommands = (program: Command, global: Global): void => {
     .option('--file <file>', 'the fleet', join(checkout, 'examples', 'demo', 'fleet.yaml'))
     .option('--family <name>', 'the family that the devices run', 'ips')
     .option('--heartbeat <seconds>', 'time between two polls of a device', '2')
-    .addHelpText('after', '\nExample:\n  $ sigrel fleet simulate --file examples/demo/fleet.yaml --heartbeat 2')
-    .action(async (options: { file: string; family: string; heartbeat: string }) => {
+    .option('-d, --detach', 'return when every device is enrolled, and leave them running; "sigrel down" ends them')
+    .addHelpText(
+      'after',
+      '\nExample:\n  $ sigrel fleet simulate --file examples/demo/fleet.yaml --heartbeat 2 --detach',
+    )
+    .action(async (options: { file: string; family: string; heartbeat: string; detach?: boolean }) => {
       const heartbeatMs = Number(options.heartbeat) * 1_000;
       if (!(heartbeatMs >= 500)) {
         throw new SigrelError('SRP_INPUT_HEARTBEAT', `--heartbeat ${options.heartbeat}: expected 0.5 or more seconds`);
       }
       const { file, family } = options;
-      const simulator = await simulateFleet(global.config(), { file, family, heartbeatMs, progress: stderrProgress() });
+      const config = global.config();
+      const running = readServices(config.stateDir)[simulatorName];
+      if (running) {
+        const message = `a simulated fleet runs already for ${config.stateDir} (process ${running.process.pid}): end it first`;
+        throw new SigrelError('SRP_RULE_SIMULATOR_RUNS', message);
+      }
+      const { families } = await global.api().get<{ families: readonly string[] }>('/families');
+      if (!families.includes(family)) {
+        const known =
+          families.length === 0 ? 'none yet: sigrel family init examples/families/ips' : families.join(', ');
+        throw new SigrelError('SRP_MISSING_FAMILY', `there is no family "${family}"; known: ${known}`);
+      }
+      await readFleetFile(file); // what is wrong with it is said here, also when it is another process that simulates
+      if (options.detach) {
+        await simulateApart(config, ['--file', resolve(file), '--family', family, '--heartbeat', options.heartbeat]);
+        return out('the fleet is enrolled; "sigrel fleet status" shows it, "sigrel down" ends it');
+      }
+      const simulator = await simulateFleet(config, { file, family, heartbeatMs, progress: stderrProgress() });
       note(
         `${simulator.devices.length} devices are enrolled and poll every ${heartbeatMs / 1_000} s; Ctrl-C stops them`,
       );
-      const { stateDir } = global.config();
-      await recordServices(stateDir, { [simulatorName]: {} });
-      await new Promise<void>((resolve) => {
-        for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => resolve());
-      });
+      await recordServices(config.stateDir, { [simulatorName]: {} });
+      const asked = new AbortController();
+      for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => asked.abort());
+      while (!asked.signal.aborted && readServices(config.stateDir).gateway) {
+        await sleep(1_000, undefined, { signal: asked.signal }).catch(() => {});
+      }
+      if (!asked.signal.aborted) note('the gateway has ended, and the simulated fleet with it');
       await simulator.stop();
-      await forgetServices(stateDir);
+      await forgetServices(config.stateDir);
     });
 };

@@ -126,9 +126,9 @@ const paintType = (type: StoredEvent['type']): string => {
 /** Throws SRP_INPUT_AT for what is neither a number of an event nor a time. */
 const eventsUntil = (events: readonly StoredEvent[], at: string | undefined): readonly StoredEvent[] => {
   if (at === undefined) return events;
-  if (/^#?\d+$/.test(at)) {
+  if (/^#?-?[\d.]+$/.test(at)) {
     const seq = Number(at.replace('#', ''));
-    if (seq >= 1 && seq <= events.length) return events.slice(0, seq);
+    if (Number.isInteger(seq) && seq >= 1 && seq <= events.length) return events.slice(0, seq);
     throw new SigrelError('SRP_INPUT_AT', `there is no event ${at}: the release has the events 1 to ${events.length}`);
   }
   const time = Date.parse(at);

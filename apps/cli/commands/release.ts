@@ -142,7 +142,10 @@ const addReading = (release: Command, global: Global): void => {
       if (options.phase) query.set('phase', options.phase);
       const { releases } = await global.api().get<ReleasesAnswer>(`/releases?${query}`);
       if (options.json) return outJson({ releases });
-      if (releases.length === 0) return out('no release yet: sigrel release start FOLDER');
+      if (releases.length === 0) {
+        const all = options.family === undefined && options.phase === undefined;
+        return out(all ? 'no release yet: sigrel release start FOLDER' : 'no release matches');
+      }
       const columns = ['release', 'started', 'devices', 'harmed', 'phase'].map((name) => ({
         name,
         right: name === 'devices' || name === 'harmed',
@@ -202,10 +205,19 @@ const steering = {
   cancel: 'end a release that was not offered to anybody yet',
 } as const;
 
+/** What has happened when the answer comes. */
+const steered: Readonly<Record<keyof typeof steering, string>> = {
+  pause: 'nobody newly takes the release',
+  resume: 'the rollout goes on',
+  promote: 'the stage passes as soon as every other condition is met',
+  halt: 'exposure is frozen, and the rollback is on its way',
+  cancel: 'the release is cancelled',
+};
+
 const addSteering = (release: Command, global: Global): void => {
-  const told = (answer: CommandAnswer, json: boolean | undefined): void => {
+  const told = (answer: CommandAnswer, done: string, json: boolean | undefined): void => {
     if (json) outJson(answer);
-    else out(`done: release ${answer.releaseId} is ${answer.phase} (event ${answer.seq})`);
+    else out(`done: ${done}; release ${answer.releaseId} is at event ${answer.seq}`);
   };
   release
     .command('approve')
@@ -221,7 +233,7 @@ const addSteering = (release: Command, global: Global): void => {
     .action(async (id: string, options: { by: string; note: string; json?: boolean }) => {
       const { by, note: text } = options;
       const path = `/releases/${encodeURIComponent(id)}/approve`;
-      told(await global.api().post<CommandAnswer>(path, { by, note: text }), options.json);
+      told(await global.api().post<CommandAnswer>(path, { by, note: text }), `approved by ${by}`, options.json);
     });
   for (const [kind, description] of Object.entries(steering)) {
     release
@@ -235,7 +247,8 @@ const addSteering = (release: Command, global: Global): void => {
       .action(async (id: string, options: { by: string; reason: string; json?: boolean }) => {
         if (options.reason.trim() === '') throw new SigrelError('SRP_INPUT_REASON', `${kind} needs a reason`);
         const path = `/releases/${encodeURIComponent(id)}/${kind}`;
-        told(await global.api().post<CommandAnswer>(path, { by: options.by, reason: options.reason }), options.json);
+        const answer = await global.api().post<CommandAnswer>(path, { by: options.by, reason: options.reason });
+        told(answer, steered[kind as keyof typeof steering], options.json);
       });
   }
 };
