@@ -174,7 +174,7 @@ describe('a release as people look at it', () => {
     );
     expect(plain(renderRelease(states.completed, judge))).not.toContain('123456');
     expect(plain(statusLine(states.rolling, judge))).toContain('123456 offered, 123456 installed');
-    expect(plain(statusLine(states.halted, judge))).toContain('3 harmed · 3 recovered · regression');
+    expect(plain(statusLine(states.halted, judge))).toContain('3 harmed, 3 recovered · regression');
   });
 
   test('a segment that came after the plan is shown', () => {
