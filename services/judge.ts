@@ -52,6 +52,7 @@ export const startJudge = async (options: {
   const { kafka, pool, log, codeVersion } = options;
   const topic = topicName(options.topicPrefix, 'telemetry.windows.v1');
   const notifier = createNotifier(pool, log, options.onVerdict);
+  for (const decision of await readDecisionsToNotify(pool)) notifier.notify(decision);
   const open = (partition: number) =>
     openPartition({ pool, topic, partition, log, codeVersion, notify: notifier.notify });
   const consumer = await consumePartitions({ kafka, groupId: `${options.topicPrefix}judge`, topic, log, open });
