@@ -8,5 +8,6 @@ const brokenModules = vitest.state.getTestModules().filter((module) => module.er
 const errors = vitest.state.getUnhandledErrors().length;
 await vitest.close();
 const failed = count('failed') + brokenModules + errors;
-process.stdout.write(`${count('passed')} passed, ${failed} failed, ${count('skipped')} skipped\n`);
+if (count('skipped') > 0) process.stdout.write(`${count('skipped')} skipped: their lines above say what they need\n`);
+process.stdout.write(`${count('passed')} passed, ${failed} failed\n`);
 process.exit(failed > 0 || count('passed') === 0 ? 1 : 0);
