@@ -1,13 +1,12 @@
 /** What a detection engineer does before there is a release: engines and lint, through the command line, without servers. */
-import { spawn } from 'node:child_process';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { acquirePacks } from '../../infra/engines/packs.ts';
+import { runCli } from '../support/cli.ts';
 import { examples } from '../support/pipeline.ts';
 
-const main = join(import.meta.dirname, '..', '..', 'apps', 'cli', 'main.ts');
 let dir: string;
 beforeAll(async () => {
   dir = await mkdtemp(join(tmpdir(), 'sigrel-authoring-'));
@@ -17,19 +16,7 @@ afterAll(async () => {
   await rm(dir, { recursive: true, force: true });
 });
 
-const sigrel = (...args: string[]): Promise<{ code: number | null; out: string; err: string }> =>
-  new Promise((resolve) => {
-    const child = spawn(process.execPath, [main, '--state', dir, ...args]);
-    let out = '';
-    let err = '';
-    child.stdout.on('data', (chunk) => {
-      out += chunk;
-    });
-    child.stderr.on('data', (chunk) => {
-      err += chunk;
-    });
-    child.on('close', (code) => resolve({ code, out, err: err.replaceAll(/\s+/g, ' ') }));
-  });
+const sigrel = (...args: string[]) => runCli(['--state', dir, ...args]);
 
 describe('engines', () => {
   test('list and qualify name each engine with its source, digest and verdict', async () => {

@@ -1,5 +1,4 @@
 /** What people do and what they get wrong, through the command line itself. */
-import { spawn } from 'node:child_process';
 import { cp, mkdir, readFile, rm, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -7,9 +6,9 @@ import { createFileBlobs } from '../../infra/store/blobs.ts';
 import { createDirectorStore } from '../../infra/tuf/director-store.ts';
 import { keysDirOf, storeDirOf } from '../../services/all.ts';
 import type { ReleasesAnswer } from '../../services/api/contract.ts';
+import { type Ran, runCli } from '../support/cli.ts';
 import { examples, type Pipeline, quickPolicy, startPipeline, until } from '../support/pipeline.ts';
 
-const main = join(import.meta.dirname, '..', '..', 'apps', 'cli', 'main.ts');
 const good = join(examples, 'releases', 'good');
 let pipeline: Pipeline;
 let dir: string;
@@ -23,22 +22,7 @@ afterAll(async () => {
   await pipeline?.stop();
 });
 
-type Ran = { readonly code: number | null; readonly out: string; readonly err: string };
-
-const sigrel = (...args: string[]): Promise<Ran> =>
-  new Promise((resolve) => {
-    const child = spawn(process.execPath, [main, ...args], { env: { ...process.env, ...pipeline.env } });
-    let out = '';
-    let err = '';
-    child.stdout.on('data', (chunk) => {
-      out += chunk;
-    });
-    child.stderr.on('data', (chunk) => {
-      err += chunk;
-    });
-    // Long messages are wrapped for people: a test does not care where.
-    child.on('close', (code) => resolve({ code, out, err: err.replaceAll(/\s+/g, ' ') }));
-  });
+const sigrel = (...args: string[]): Promise<Ran> => runCli(args, pipeline.env);
 
 const director = async () => {
   const folder = storeDirOf(pipeline.config.stateDir);
