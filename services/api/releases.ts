@@ -15,7 +15,7 @@ import { SigrelError } from '../../domain/errors.ts';
 import { releaseWorkflowId } from '../../domain/ids.ts';
 import type { BlobStore, DirectorStore, EvidenceReader, Inventory } from '../../domain/ports.ts';
 import type { Content, EngineBuild, Finding, Verdict } from '../../domain/release.ts';
-import { phases, terminalPhases } from '../../domain/release-state.ts';
+import { isTerminal, phases, terminalPhases } from '../../domain/release-state.ts';
 import { parsePolicy, policyDigest } from '../../events/policy-schema.ts';
 import { decodeBundle } from '../../infra/content/bundle.ts';
 import { parseFamily } from '../../infra/content/load-family.ts';
@@ -152,8 +152,11 @@ const refuseSecond = async (ports: ApiPorts, family: string, releaseId: string):
   if ((await readRelease(ports.pool, releaseId)) !== null) throw exists(releaseId);
   const query = `SigrelFamily = '${family}' AND WorkflowType = 'releaseWorkflow' AND ExecutionStatus = 'Running'`;
   try {
-    for await (const open of ports.temporal.workflow.list({ query, pageSize: 1 })) {
+    for await (const open of ports.temporal.workflow.list({ query })) {
       const other = open.workflowId.replace(/^release\//, '');
+      // Temporal's list is a little behind, and a release that has ended still closes its telemetry.
+      const known = await readRelease(ports.pool, other);
+      if (known !== null && isTerminal(known.state)) continue;
       throw new SigrelError(
         'SRP_RULE_FAMILY_BUSY',
         `family ${family} has release ${other} under way; nothing was started. Wait for its end (sigrel release get -w ${other}), or halt or cancel it`,

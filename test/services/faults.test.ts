@@ -94,7 +94,9 @@ const inStage = (stage: number) => (state: { rollout: { stage: number } | null }
 describe('faults in the middle of a rollout', () => {
   test('the worker is killed and started again: the release goes on, and its log is whole', async () => {
     const id = await pipeline.release('good', 'worker-killed');
-    await pipeline.wait(id, inStage(0));
+    const { build } = await pipeline.wait(id, inStage(0));
+    // The stage is recorded first and granted then: only what was granted can run out.
+    await until(() => running(build?.contentVersion ?? -1) > 0);
     await kill('worker');
     const before = (await pipeline.stream(id)).events.length;
     // Nobody could act on a verdict: the judge's fresh windows alone renew nothing.
