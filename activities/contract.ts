@@ -93,7 +93,6 @@ export type RolloutActivities = {
       thresholds: Readonly<Record<string, number>>;
       release: Content;
       rollbackVersion: number;
-      previous: Content;
       policy: RolloutPolicy;
       /** Start of tick 0 (ms): the same for every stage of a release. */
       startedAt: number;

@@ -2,14 +2,11 @@
  * Exposure down: freeze and rollback need the online keys and the file store only, no Kafka, no PostgreSQL, no judge. Taking
  * a freeze back raises exposure again and asks the judge first.
  */
-import type { DirectorDocument } from '../domain/director.ts';
+import { type DirectorDocument, steadyExpiryMs } from '../domain/director.ts';
 import { SigrelError } from '../domain/errors.ts';
 import type { DirectorStore, EvidenceReader } from '../domain/ports.ts';
 import { refuseGrant } from '../domain/stage-rule.ts';
 import type { HaltActivities } from './contract.ts';
-
-/** Expiry of documents that grant nothing new: a device that comes back after a weekend still verifies them. */
-export const steadyExpiryMs = 7 * 24 * 3_600_000;
 
 /** The document says already that this release was rolled back, or that it completed. */
 export const hasEnded = ({ steady, rollback }: DirectorDocument, releaseId: string): boolean =>

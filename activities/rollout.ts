@@ -1,14 +1,15 @@
 /** Stages: plan, open, watch, complete, verify a halt. */
 import { setTimeout as sleep } from 'node:timers/promises';
+import { openRelease, steadyExpiryMs } from '../domain/director.ts';
 import { SigrelError } from '../domain/errors.ts';
 import { type BucketOf, planStages } from '../domain/exposure.ts';
 import type { RolloutPolicy } from '../domain/policy.ts';
 import type { DirectorStore, EvidenceReader, Inventory, TelemetryLog, Watches } from '../domain/ports.ts';
 import { engineId, segmentKey } from '../domain/release.ts';
 import { assessStage, isStale, type JudgeStatus, refuseGrant } from '../domain/stage-rule.ts';
-import { total } from '../domain/timeline.ts';
+import { sumOf, total } from '../domain/timeline.ts';
 import type { RolloutActivities } from './contract.ts';
-import { hasEnded, steadyExpiryMs } from './halt.ts';
+import { hasEnded } from './halt.ts';
 
 export type RolloutPorts = {
   readonly inventory: Inventory;
@@ -41,8 +42,8 @@ export const createRolloutActivities = (ports: RolloutPorts): RolloutActivities 
       );
     }
     const { document } = await ports.director.read(family);
-    const open = document.mode === 'rolling' || document.mode === 'frozen' ? document.rollout?.content.releaseId : null;
-    if (open && open !== releaseId) throw familyBusy(family, open);
+    const open = openRelease(document);
+    if (open !== null && open !== releaseId) throw familyBusy(family, open);
     // A salt of its own for every release: the canaries of one release are not those of the next.
     const salt = `${family}/${releaseId}`;
     return { salt, stages: planStages(policy.stages, devices, salt, ports.bucketOf) };
@@ -72,14 +73,11 @@ export const createRolloutActivities = (ports: RolloutPorts): RolloutActivities 
         if (hasEnded(current, releaseId)) {
           throw new SigrelError('SRP_RULE_ENDED', `release ${releaseId} has ended: its stage is not opened any more`);
         }
-        const open = current.rollout;
-        const mine = open?.content.releaseId === releaseId;
-        if (!mine && (current.mode === 'rolling' || current.mode === 'frozen')) {
-          throw familyBusy(family, open?.content.releaseId ?? '');
-        }
+        const open = openRelease(current);
+        if (open !== null && open !== releaseId) throw familyBusy(family, open);
         // The watch over the stage finds the verdict and acts on it.
         if (refused !== null) return null;
-        if (mine && current.mode === 'rolling' && open.stage >= stage) return null;
+        if (current.mode === 'rolling' && current.rollout !== null && current.rollout.stage >= stage) return null;
         return {
           family,
           mode: 'rolling',
@@ -147,7 +145,7 @@ export const createRolloutActivities = (ports: RolloutPorts): RolloutActivities 
       // Windows that end before the rollback was out say nothing about recovery.
       const late = (status?.lastWindowClosedAt ?? 0) >= started + settleMs;
       // A device that died of the content just before the freeze is counted when its silence is due.
-      const open = Object.values(status?.openTrials ?? {}).reduce((sum, trials) => sum + trials, 0);
+      const open = sumOf(status?.openTrials ?? {});
       const settled = late && open === 0;
       // The judge answers, and not one window of the release has closed in all this time: it was granted to nobody.
       const nobody = read?.status === null && waitedMs >= settleMs;

@@ -24,6 +24,13 @@ export type DirectorDocument = {
   readonly rollback: Content | null;
 };
 
+/** The release that the family is rolling out, stopped or not; null when none is open. */
+export const openRelease = ({ mode, rollout }: DirectorDocument): string | null =>
+  mode === 'rolling' || mode === 'frozen' ? (rollout?.content.releaseId ?? null) : null;
+
+/** Expiry of documents that grant nothing new: a device that comes back after a weekend still verifies them. */
+export const steadyExpiryMs = 7 * 24 * 3_600_000;
+
 /** What the renewal of a rolling document depends on, in the document itself: renewing needs no other source (ms). */
 export type LeaseTerms = {
   /** Start of tick 0: before `startedAt + freshMs` no window can be overdue. */

@@ -3,6 +3,10 @@ import type { NumberedEvent } from '../events/catalogue.ts';
 import { assertNever } from './errors.ts';
 import type { CellResult, Counts, SegmentCounts, Verdict } from './release.ts';
 
+/** Sum over all segments. */
+export const sumOf = (bySegment: Readonly<Record<string, number>>): number =>
+  Object.values(bySegment).reduce((sum, n) => sum + n, 0);
+
 /** Sum of a count over all segments. */
 export const total = (counts: Counts, field: keyof SegmentCounts): number =>
   Object.values(counts).reduce((sum, segment) => sum + segment[field], 0);
@@ -101,9 +105,7 @@ const wordsOf = (event: NumberedEvent): string => {
     }
     case 'RolloutPlanned': {
       const { stages } = event.data;
-      return stages
-        .map(({ name, devices }) => `${name}: ${Object.values(devices).reduce((a, b) => a + b, 0)}`)
-        .join(', ');
+      return stages.map(({ name, devices }) => `${name}: ${sumOf(devices)}`).join(', ');
     }
     case 'StageOpened':
       return `stage ${event.data.stage + 1} (${event.data.name})`;

@@ -104,6 +104,7 @@ export const startServices = async (options: {
     ]);
     const evidence = createEvidenceReader(pool);
     const watches = createWatches(pool);
+    const inventory = createInventory(pool);
     const telemetryLog = (component: string) => {
       const telemetry = createTelemetryLog(kafka(component), topicPrefix);
       ended.push(() => telemetry.close());
@@ -151,7 +152,7 @@ export const startServices = async (options: {
       const producer = createProducer(kafka('worker'));
       ended.push(() => producer.close());
       const ports = {
-        ...{ blobs, evidence, watches, director, inventory: createInventory(pool), telemetry: telemetryLog('worker') },
+        ...{ blobs, evidence, watches, director, inventory, telemetry: telemetryLog('worker') },
         log: createKafkaEventLog({ kafka: kafka('worker'), producer, topicPrefix }),
         engines: createEngineRunner(packs),
       };
@@ -166,7 +167,6 @@ export const startServices = async (options: {
     }
     if (wanted.has('api') && temporal) {
       const engineBuilds = packs.map((pack) => pack.build);
-      const inventory = createInventory(pool);
       const ports = { temporal, pool, blobs, director, evidence, inventory, engines: engineBuilds, now: Date.now };
       const temporalUi = servers.temporalUi === null ? null : { url: servers.temporalUi, namespace };
       urls.api = until(await startApi({ ports, port: config.apiPort, log: logOf('api'), temporalUi })).url;

@@ -4,12 +4,12 @@
  * that grant nothing are kept verifiable.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
+import { steadyExpiryMs } from '../domain/director.ts';
 import type { DirectorStore, EvidenceReader, Watches } from '../domain/ports.ts';
 import { refuseRenewal } from '../domain/stage-rule.ts';
 import type { Log } from '../infra/kafka/client.ts';
 
 const lookEveryMs = 250;
-const quietExpiryMs = 7 * 24 * 3_600_000;
 
 export const startLeaseRenewal = (options: {
   readonly director: DirectorStore;
@@ -28,7 +28,7 @@ export const startLeaseRenewal = (options: {
     if (mode !== 'rolling' || rollout === null) {
       refused.delete(family);
       // Grants nothing: it only has to stay verifiable, also when there is no release for a long time.
-      if (expiresAt - now() < quietExpiryMs / 2) await director.renew(family, directorVersion, quietExpiryMs);
+      if (expiresAt - now() < steadyExpiryMs / 2) await director.renew(family, directorVersion, steadyExpiryMs);
       return;
     }
     const { leaseMs } = rollout.lease;

@@ -303,7 +303,6 @@ const openStage = async (run: Run, index: number): Promise<void> => {
       salt: plan.salt,
       release: manifest.release,
       rollbackVersion: manifest.rollback.contentVersion,
-      previous: plan.previous,
       startedAt: Date.parse(plan.startedAt),
       holdCleared: plan.holdCleared,
     },

@@ -2,7 +2,7 @@
 import type { CellResult, Counts, SegmentCounts } from '../../domain/release.ts';
 import { isTerminal, type Phase, type ReleaseState } from '../../domain/release-state.ts';
 import type { JudgeStatus } from '../../domain/stage-rule.ts';
-import { describeVerdict, duration, firstFault, oneLine, plural, total } from '../../domain/timeline.ts';
+import { describeVerdict, duration, firstFault, oneLine, plural, sumOf, total } from '../../domain/timeline.ts';
 import { bar, paint, table, wrap } from './output.ts';
 
 type Style = Parameters<typeof paint>[0];
@@ -133,11 +133,11 @@ const renderStages = (state: ReleaseState): string => {
   const { rollout } = state;
   if (!rollout) return '';
   const width = Math.max(10, ...rollout.stages.map(({ name }) => name.length));
-  const fleet = Object.values(rollout.stages.at(-1)?.devices ?? {}).reduce((a, b) => a + b, 0);
+  const fleet = sumOf(rollout.stages.at(-1)?.devices ?? {});
   const head = paint('dim', `  ${'  stage'.padEnd(width + 2)} ${'share of the fleet'.padEnd(20)} devices`);
   const lines = rollout.stages
     .map((stage, index) => {
-      const devices = Object.values(stage.devices).reduce((a, b) => a + b, 0);
+      const devices = sumOf(stage.devices);
       const open = index === rollout.stage && !isTerminal(state);
       const word =
         index < rollout.passed ? paint('green', 'passed') : open ? paint('cyan', state.phase) : stopped(state, index);

@@ -8,7 +8,6 @@ import { type Content, type EngineBuild, engineId, type FailMode, segmentKey } f
 import type { DeviceReport, ReportResult } from '../../domain/telemetry.ts';
 import { bucketOf } from '../../infra/cohort.ts';
 import { signReport } from '../../infra/device-auth.ts';
-import type { Poll } from '../../infra/tuf/client.ts';
 
 /** What content does on this device's engine and traffic, as the engine itself says. */
 export type Trial =
@@ -37,7 +36,6 @@ export type Device = {
 };
 
 export type SignedReport = DeviceReport & { readonly mac: string };
-export type Document = Extract<Poll, { kind: 'document' }>;
 
 export const newDevice = (
   description: Pick<Device, 'deviceId' | 'engine' | 'failMode' | 'profile' | 'key'>,

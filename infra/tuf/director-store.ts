@@ -7,7 +7,7 @@
 import { readFile, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Metadata, MetadataKind, MetaFile, Root, Snapshot, TargetFile, Targets, Timestamp } from '@tufjs/models';
-import type { DirectorDocument } from '../../domain/director.ts';
+import { type DirectorDocument, openRelease } from '../../domain/director.ts';
 import { SigrelError } from '../../domain/errors.ts';
 import type { BlobStore, DirectorStore } from '../../domain/ports.ts';
 import { type Artefact, artefactPath, type Content, engineId } from '../../domain/release.ts';
@@ -364,8 +364,8 @@ export const createDirectorStore = (options: DirectorOptions): DirectorStore => 
         const snapshot = await requireSnapshot();
         const metadata = await requireRole(snapshot, family, directorRole(family));
         const current = documentOf(metadata, family);
-        const open = current.mode === 'rolling' || current.mode === 'frozen' ? current.rollout : null;
-        if (open !== null && unlessRolling !== undefined && open.content.releaseId !== unlessRolling) {
+        const open = openRelease(current);
+        if (open !== null && unlessRolling !== undefined && open !== unlessRolling) {
           return { document: current, publishedAt: now() };
         }
         // The marker first: from here on nothing raises exposure, whatever happens to the rest.

@@ -5,7 +5,7 @@
 import { randomUUID } from 'node:crypto';
 import { mkdir, rm, writeFile } from 'node:fs/promises';
 import { availableParallelism, cpus, totalmem } from 'node:os';
-import { join } from 'node:path';
+import { join, relative } from 'node:path';
 import { parseArgs } from 'node:util';
 import { stringify } from 'yaml';
 import { createRecordActivities } from '../../activities/record.ts';
@@ -80,7 +80,7 @@ const benchOverhead = async (stateDir: string) => {
   const base = join(examples, 'families', 'ips');
   await writeFile(
     join(family, 'family.yaml'),
-    stringify({ base: relativeTo(family, base), name: 'ips', engine: 'suricata', modes: ['ids'] }),
+    stringify({ base: relative(family, base), name: 'ips', engine: 'suricata', modes: ['ids'] }),
   );
   const policy = join(dir, 'policy.yaml');
   await writeFile(
@@ -241,14 +241,6 @@ const benchFreeze = async (stateDir: string) => {
     await simulator.stop();
     await bringDown(config);
   }
-};
-
-const relativeTo = (from: string, to: string): string => {
-  const up = from
-    .split('/')
-    .filter((part) => part !== '')
-    .map(() => '..');
-  return join(...up, to);
 };
 
 const fresh = async (stateDir: string): Promise<Config> => {

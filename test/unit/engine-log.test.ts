@@ -141,12 +141,12 @@ http://archive.example/debian/ bookworm main
 
   test("libraries are read from the loader's answer, and a missing one is named", () => {
     const said = `\tlinux-vdso.so.1 (0x00007facd458d000)
-\tlibdl.so.2 => /p/root/lib/x86_64-linux-gnu/libdl.so.2 (0x00007facd457f000)
-\t/lib64/ld-linux-x86-64.so.2 => /p/root/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2 (0x00007facd458f000)
+\tlibdl.so.2 => /pack/lib/x86_64-linux-gnu/libdl.so.2 (0x00007facd457f000)
+\t/lib64/ld-linux-x86-64.so.2 => /pack/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2 (0x00007facd458f000)
 `;
     expect(parseLinked(said)).toEqual([
-      '/p/root/lib/x86_64-linux-gnu/libdl.so.2',
-      '/p/root/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2',
+      '/pack/lib/x86_64-linux-gnu/libdl.so.2',
+      '/pack/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2',
     ]);
     expect(() => parseLinked('\tlibhs.so.5 => not found\n')).toThrow('libhs.so.5');
   });

@@ -80,13 +80,13 @@ const prepare = async (releaseId: string) => {
   const path = `content/${family}/${contentVersion}/${engineId(engine)}.rules`;
   const artefacts = [{ engine: engineId(engine), path, sha256: await blobs.put(bytes), length: bytes.length }];
   const publish = createPublishActivities({ director });
-  const { release, rollback, previous } = await publish.signRelease({
+  const { release, rollback } = await publish.signRelease({
     ...{ releaseId, family, contentVersion, artefacts, bundleDigest: 'b'.repeat(64) },
   });
   await publish.publishContent({ releaseId, family, release, rollback });
   const open = (stage: number) =>
     rollout().openStage({
-      ...{ releaseId, family, stage, salt: 's', thresholds: { [segment]: (stage + 1) * 1_000 }, release, previous },
+      ...{ releaseId, family, stage, salt: 's', thresholds: { [segment]: (stage + 1) * 1_000 }, release },
       ...{ rollbackVersion: rollback.contentVersion, policy: defaultPolicy, startedAt: 0, holdCleared: false },
     });
   return { releaseId, release, rollback, open };

@@ -97,7 +97,7 @@ export const addHistoryCommands = (program: Command, global: Global): void => {
     });
 };
 
-export const renderTimeline = (events: readonly StoredEvent[]): string => {
+const renderTimeline = (events: readonly StoredEvent[]): string => {
   const [first] = events;
   const start = Date.parse(first?.occurredAt ?? '');
   const columns = ['#', 'time (UTC)', 'since', 'event', 'what'].map((name) => ({
