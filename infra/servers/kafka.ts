@@ -90,8 +90,7 @@ export const startKafka = async (
       'kafka.tools.StorageTool',
       'format',
       '-g',
-      '-t',
-      id,
+      `--cluster-id=${id}`, // in one word: one id in 64 begins with a dash and would be read as an option
       '-c',
       properties,
     ]);
