@@ -1,21 +1,25 @@
-/** Build: the stored source becomes one artefact per engine of the fleet, named by digest. The same bytes for the same input. */
-import { type ReadFamily, rulesText } from '../domain/content/family.ts';
-import { SigrelError } from '../domain/errors.ts';
-import type { BlobStore, DirectorStore, Inventory } from '../domain/ports.ts';
-import { type Artefact, artefactPath, type EngineBuild, engineId } from '../domain/release.ts';
+/** Build: the stored source becomes one artefact per engine of the field, named by digest. The same bytes for the same input. */
+import type { Family } from '../domain/content/family.ts';
+import { findReusedIds, type Rule } from '../domain/content/rules.ts';
+import { fitRules } from '../domain/matrix/fit.ts';
+import type { DirectorStore, EngineRunner } from '../domain/ports.ts';
+import { type Artefact, artefactPath, type CoverageGap, type EngineBuild, engineId } from '../domain/release.ts';
 import { canonicalJson } from '../events/canonical-json.ts';
 import type { BuildActivities } from './contract.ts';
+import { type FleetPorts, fieldedEngines, type SourcePorts } from './fleet.ts';
 
-export type BuildPorts = {
-  readonly blobs: BlobStore;
-  readonly inventory: Inventory;
-  readonly director: DirectorStore;
-  /** Throws SRP_INTEGRITY_BUNDLE for what is no bundle. */
-  readonly openBundle: (bytes: Uint8Array) => ReadFamily;
-};
+export type BuildPorts = SourcePorts &
+  FleetPorts & {
+    readonly director: DirectorStore;
+    readonly engines: EngineRunner;
+    readonly heartbeat: (details: unknown) => void;
+    readonly cancelled: () => AbortSignal;
+  };
 
 /** Findings beyond this number say nothing new, and an event is small. */
 const findingsLimit = 50;
+const wordsLimit = 120;
+const heartbeatEveryMs = 2_000;
 
 export const createBuildActivities = (ports: BuildPorts): BuildActivities => ({
   buildRelease: async ({ releaseId, family: name, sourceDigest }) => {
@@ -26,32 +30,52 @@ export const createBuildActivities = (ports: BuildPorts): BuildActivities => ({
       const message = `the content is of family "${family.name}", the release of "${name}"`;
       return { ok: false, findings: [{ code: 'family', message, file: 'family.yaml' }] };
     }
-    const bytes = new TextEncoder().encode(rulesText(family.rules));
-    const contentVersion = await ports.director.nextContentVersion(name, releaseId);
-    const sha256 = await ports.blobs.put(bytes);
-    const artefacts = enginesOf(await ports.inventory.devices()).map((engine): Artefact => {
-      const id = engineId(engine);
-      return { engine: id, path: artefactPath(name, contentVersion, id), sha256, length: bytes.length };
-    });
-    const bundle = canonicalJson({ family: name, sourceDigest, contentVersion, artefacts });
-    const bundleDigest = await ports.blobs.put(new TextEncoder().encode(bundle));
-    const counts = { rules: family.rules.length, vectors: family.vectors.length };
-    return { ok: true, bundleDigest, ...counts, contentVersion, artefacts };
+    const reused = findReusedIds(family.rules, await steadyRules(ports, family));
+    if (reused.length > 0) return { ok: false, findings: reused.slice(0, findingsLimit) };
+    const { engines, devices, excluded } = await fieldedEngines(ports, family);
+    const beat = setInterval(() => ports.heartbeat(name), heartbeatEveryMs);
+    try {
+      const contentVersion = await ports.director.nextContentVersion(name, releaseId);
+      const artefacts: Artefact[] = [];
+      const gaps: CoverageGap[] = [];
+      for (const engine of engines) {
+        const id = engineId(engine);
+        const fit = await fitting(ports, engine, family);
+        const bytes = family.language.artefact(fit.rules);
+        const sha256 = await ports.blobs.put(bytes);
+        artefacts.push({ engine: id, path: artefactPath(name, contentVersion, id), sha256, length: bytes.length });
+        if (fit.gaps.length === 0) continue;
+        const rules = fit.gaps.map((gap) => ({ rule: gap.id, words: gap.words.slice(0, wordsLimit).toWellFormed() }));
+        gaps.push({ engine: id, version: engine.version, rules, devices: devices[id] ?? 0 });
+      }
+      const bundle = canonicalJson({ family: name, sourceDigest, contentVersion, artefacts });
+      const bundleDigest = await ports.blobs.put(new TextEncoder().encode(bundle));
+      const counts = { rules: family.rules.length, vectors: family.vectors.length };
+      return { ok: true, bundle: { bundleDigest, ...counts, contentVersion, artefacts }, gaps, excluded };
+    } finally {
+      clearInterval(beat);
+    }
   },
 });
 
-/** The family of a stored source. Throws SRP_INTEGRITY_BUNDLE when it has findings: it was built from the same bytes. */
-export const openFamily = async (
-  ports: Pick<BuildPorts, 'blobs' | 'openBundle'>,
-  sourceDigest: string,
-): Promise<Extract<ReadFamily, { ok: true }>['family']> => {
-  const read = ports.openBundle(await ports.blobs.get(sourceDigest));
-  if (read.ok) return read.family;
-  throw new SigrelError('SRP_INTEGRITY_BUNDLE', `the source ${sourceDigest} cannot be read any more`);
+/** All rules, or with `misfit: cut` those that the engine loads. An engine that cannot be asked gets all: its cell says so. */
+export const fitting = async (
+  ports: Pick<BuildPorts, 'engines' | 'cancelled'>,
+  engine: EngineBuild,
+  family: Family,
+): Promise<NonNullable<Awaited<ReturnType<typeof fitRules>>>> => {
+  const whole = { rules: family.rules, gaps: [] };
+  if (family.misfit === 'block') return whole;
+  return (await fitRules(ports.engines, engine, family, ports.cancelled())) ?? whole;
 };
 
-/** The different engine builds, by id. */
-export const enginesOf = (devices: readonly { readonly engine: EngineBuild }[]): readonly EngineBuild[] => {
-  const byId = new Map(devices.map(({ engine }) => [engineId(engine), engine]));
-  return [...byId].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, engine]) => engine);
+/** Every rule that the fleet runs now on any of its engines. */
+const steadyRules = async (ports: BuildPorts, family: Family): Promise<readonly Rule[]> => {
+  const { document } = await ports.director.read(family.name);
+  const digests = new Set(document.steady.artefacts.map(({ sha256 }) => sha256));
+  const known = new Map<Rule['ruleId'], Rule>();
+  for (const digest of digests) {
+    for (const rule of family.language.parseArtefact(await ports.blobs.get(digest)).rules) known.set(rule.ruleId, rule);
+  }
+  return [...known.values()];
 };

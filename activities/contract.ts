@@ -3,6 +3,7 @@
  * on the task queue named beside it. Inputs and results are plain data below 32 KB.
  */
 
+import type { Divergence } from '../domain/matrix/divergence.ts';
 import type { RolloutPolicy } from '../domain/policy.ts';
 import type {
   Artefact,
@@ -10,10 +11,12 @@ import type {
   CellResult,
   Content,
   Counts,
+  CoverageGap,
   Finding,
   Stage,
   StageOutcome,
   TriggeredBy,
+  Waiver,
 } from '../domain/release.ts';
 import type { NumberedEvent } from '../events/catalogue.ts';
 
@@ -28,15 +31,22 @@ export type RecordActivities = {
 
 /** Queue `build`. */
 export type BuildActivities = {
-  /** Makes the bundle from the stored source; the same bytes for the same input. Findings are an outcome, not an error. */
+  /**
+   * Makes the bundle from the stored source; the same bytes for the same input. With `misfit: cut` each engine is asked what
+   * it loads, and its artefact goes without the rest (gaps). Findings are an outcome, not an error.
+   */
   buildRelease(input: { releaseId: string; family: string; sourceDigest: string }): Promise<
     | {
         ok: true;
-        bundleDigest: string;
-        rules: number;
-        vectors: number;
-        contentVersion: number;
-        artefacts: readonly Artefact[];
+        bundle: {
+          bundleDigest: string;
+          rules: number;
+          vectors: number;
+          contentVersion: number;
+          artefacts: readonly Artefact[];
+        };
+        gaps: readonly CoverageGap[];
+        excluded: readonly { waiver: Waiver; engine: string; devices: number }[];
       }
     | { ok: false; findings: readonly (Finding & { file?: string; line?: number })[] }
   >;
@@ -44,14 +54,37 @@ export type BuildActivities = {
 
 /** Queue `engines`: as many at once as there are cores. */
 export type MatrixActivities = {
-  /** Cells from the enrolled fleet (inventory) and the family's modes. An engine without a pack becomes a cell that errors. */
+  /**
+   * Cells from the enrolled fleet and the support contract, in every configuration of the family, less excluded engines. An
+   * engine without a pack becomes a cell that errors.
+   */
   planMatrix(input: {
     releaseId: string;
     family: string;
     sourceDigest: string;
   }): Promise<{ cells: readonly Cell[]; fleetDevices: number }>;
   /** Runs all gates of one cell in killable child processes; heartbeats; a cell that did not run is an `error` result. */
-  runMatrixCell(input: { releaseId: string; family: string; sourceDigest: string; cell: Cell }): Promise<CellResult>;
+  runMatrixCell(input: {
+    releaseId: string;
+    family: string;
+    sourceDigest: string;
+    cell: Cell;
+    /** SHA-256 of the engine's artefact; null: none was built, it is made from the source. */
+    artefact: string | null;
+  }): Promise<{ result: CellResult; firstUse: readonly string[] }>;
+  /** Rules that do different things on different engines, undeclared. `observed`: of each cell that has a result. */
+  compareCells(input: {
+    releaseId: string;
+    family: string;
+    sourceDigest: string;
+    observed: readonly string[];
+  }): Promise<{ divergences: readonly Divergence[] }>;
+  /** What two people let pass for exactly this content, and is in force. */
+  readOverrides(input: {
+    releaseId: string;
+    family: string;
+    sourceDigest: string;
+  }): Promise<{ overrides: readonly Waiver[] }>;
 };
 
 /** Queue `publish`: the only one with keys. */
@@ -85,6 +118,8 @@ export type RolloutActivities = {
     releaseId: string;
     family: string;
     policy: RolloutPolicy;
+    /** Engines that the release has an artefact for: devices of others are out of it. */
+    engines: readonly string[];
   }): Promise<{ salt: string; stages: readonly Stage[] }>;
   /** Telemetry stage markers first (durable in Kafka), then the director document with these thresholds under the lease. */
   openStage(

@@ -28,9 +28,10 @@ export type RolloutPorts = {
 const lookEveryMs = (policy: RolloutPolicy): number => Math.min(1_000, Math.max(50, policy.tickMs / 4));
 
 export const createRolloutActivities = (ports: RolloutPorts): RolloutActivities => ({
-  planRollout: async ({ releaseId, family, policy }) => {
+  planRollout: async ({ releaseId, family, policy, engines }) => {
     const devices: Record<string, string[]> = {};
     for (const device of await ports.inventory.devices()) {
+      if (!engines.includes(engineId(device.engine))) continue;
       const segment = segmentKey(engineId(device.engine), device.failMode);
       devices[segment] ??= [];
       devices[segment].push(device.deviceId);

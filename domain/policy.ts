@@ -52,6 +52,15 @@ export const defaultPolicy: RolloutPolicy = {
   judge: { alphaA: 0.01, alphaB: 0.05, alphaHold: 0.05 },
 };
 
+/** What an engine meets for the first time is watched this many times longer before the next stage (R4 of the requirements). */
+const firstUseFactor = 4;
+
+/** The policy with longer stages when the release ships features that some engine never got before. */
+export const bakeLonger = (policy: RolloutPolicy, release: { readonly firstUse: readonly unknown[] }): RolloutPolicy =>
+  release.firstUse.length === 0
+    ? policy
+    : { ...policy, stages: policy.stages.map((stage) => ({ ...stage, minMs: stage.minMs * firstUseFactor })) };
+
 /** The metrics judged in a rollout, with their weight and margin (halt specification, section 14; weights not rescaled). */
 export const metrics = [
   { id: 'silence-first', trial: 'window', weight: 0.2 },

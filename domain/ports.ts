@@ -1,6 +1,6 @@
 /** What the core needs from the world. Adapters stand in infra/, each with an in-memory twin under one contract suite. */
 import type { DirectorDocument } from './director.ts';
-import type { Artefact, Content, EngineBuild, FailMode } from './release.ts';
+import type { Artefact, Content, EngineBuild, FailMode, Mode, RuleId, Waiver } from './release.ts';
 import type { JudgeStatus } from './stage-rule.ts';
 import type { ControlRecord, DeviceReport } from './telemetry.ts';
 
@@ -48,7 +48,7 @@ export type Inventory = {
   devices(): Promise<readonly EnrolledDevice[]>;
 };
 
-/** One run of one engine over rules and captures; a new process each time. `no-result` is a failure, never a pass. */
+/** One run of one engine over rules and inputs (packet captures or files); a new process each time. `no-result` is a failure, never a pass. */
 export type EngineRun =
   | {
       readonly kind: 'completed';
@@ -57,18 +57,21 @@ export type EngineRun =
       readonly failed: number;
       readonly skipped: number;
       readonly alerts: readonly {
-        readonly capture: string;
-        readonly signatureId: number;
+        /** Name of the input. */
+        readonly input: string;
+        readonly ruleId: RuleId;
         readonly action: 'allowed' | 'blocked';
       }[];
       /** What the engine said about rules it refused: for people, never for the verdict. */
       readonly errors: readonly {
         readonly file?: string;
         readonly line?: number;
-        readonly signatureId?: number;
+        readonly ruleId?: RuleId;
         readonly words: string;
       }[];
       readonly wallMs: number;
+      /** Largest resident size of the engine's process (bytes); null where the system does not tell. */
+      readonly peakBytes: number | null;
     }
   | {
       readonly kind: 'no-result';
@@ -78,16 +81,43 @@ export type EngineRun =
     };
 
 export type EngineInput = {
+  /** An artefact: what `artefactBytes` of the content's language makes of rules. */
   readonly rules: Uint8Array;
-  readonly captures: readonly { readonly name: string; readonly bytes: Uint8Array }[];
-  /** `ips`: as if inline; what is dropped counts as blocked. */
-  readonly mode: 'ids' | 'ips';
+  readonly inputs: readonly EngineFile[];
+  readonly mode: Mode;
+  /** Suricata: application protocols that this configuration switches on or off, against the packaged configuration. */
+  readonly protocols?: Readonly<Record<string, boolean>>;
+  /** Suricata inline: what happens to traffic that the engine cannot judge. Without it such traffic passes. */
+  readonly failMode?: FailMode;
 };
+
+/** What an engine looks at. Names: letters, digits, dash, dot, underscore, each once in a run. A path is read in place. */
+export type EngineFile =
+  | { readonly name: string; readonly bytes: Uint8Array }
+  | { readonly name: string; readonly path: string };
 
 /** The engines of the field, each in a killable child process with limits. */
 export type EngineRunner = {
   /** null: there is no pack of this engine, so nothing can be said about it. */
   run(engine: EngineBuild, input: EngineInput, signal: AbortSignal): Promise<EngineRun | null>;
+};
+
+/** What packs of engines there are or could be fetched. */
+export type EngineCatalogue = {
+  /** The build of e.g. `suricata@6.0.1`, fetched when it is not here; null: nobody has a pack of it. */
+  find(engine: string): Promise<EngineBuild | null>;
+};
+
+/** Results of cells by everything that they depend on; what is put is there for every later release. */
+export type CellStore<Result> = {
+  get(key: string): Promise<Result | null>;
+  put(key: string, result: Result): Promise<void>;
+};
+
+/** Exclusions and overrides (domain/waiver.ts). */
+export type Waivers = {
+  /** Those of a family, granted or waiting for a second person, whatever their expiry. */
+  list(family: string): Promise<readonly Waiver[]>;
 };
 
 /** What the judge has found so far, read by the activities and the lease. */

@@ -5,8 +5,21 @@
 
 import type { NumberedEvent } from '../events/catalogue.ts';
 import { assertNever } from './errors.ts';
+import type { Divergence } from './matrix/divergence.ts';
 import type { RolloutPolicy } from './policy.ts';
-import type { Artefact, Cell, CellResult, Content, Counts, Finding, Stage, StageEvidence, Verdict } from './release.ts';
+import type {
+  Artefact,
+  Cell,
+  CellResult,
+  Content,
+  Counts,
+  CoverageGap,
+  Finding,
+  Stage,
+  StageEvidence,
+  Verdict,
+  Waiver,
+} from './release.ts';
 
 /** In the order in which a release that goes well passes them; held, paused and halting leave that way. */
 export const phases = [
@@ -46,7 +59,15 @@ export type ReleaseState = {
     readonly fleetDevices: number;
     readonly results: readonly CellResult[];
     readonly verdict: 'running' | 'passed' | 'failed' | 'void';
+    readonly divergences: readonly Divergence[];
+    readonly overridden: readonly Waiver[];
   } | null;
+  /** Rules that engines go without. */
+  readonly gaps: readonly CoverageGap[];
+  /** Engines whose devices two people took out of this release. */
+  readonly excluded: readonly { readonly waiver: Waiver; readonly engine: string; readonly devices: number }[];
+  /** Features that engines of the field get for the first time; with any of them the stages last longer. */
+  readonly firstUse: readonly { readonly engine: string; readonly features: readonly string[] }[];
   readonly manifest: {
     readonly release: Content;
     readonly rollback: Content;
@@ -119,6 +140,9 @@ const begin = (event: Triggered): ReleaseState => ({
   build: null,
   findings: [],
   matrix: null,
+  gaps: [],
+  excluded: [],
+  firstUse: [],
   manifest: null,
   approvals: null,
   rollout: null,
@@ -150,11 +174,30 @@ const change = (
     case 'BuildFailed':
       return { findings: event.data.findings };
     case 'MatrixPlanned':
-      return { phase: 'matrix', matrix: { ...event.data, results: [], verdict: 'running' } };
+      return {
+        phase: 'matrix',
+        matrix: { ...event.data, results: [], verdict: 'running', divergences: [], overridden: [] },
+      };
     case 'MatrixCellPassed':
     case 'MatrixCellFailed':
     case 'MatrixCellErrored':
-      return state.matrix ? { matrix: { ...state.matrix, results: [...state.matrix.results, event.data.result] } } : {};
+      return withResult(state, event.data.result);
+    case 'CoverageGapRecorded':
+      return { gaps: [...state.gaps, event.data] };
+    case 'CellExcluded':
+      return { excluded: [...state.excluded, event.data] };
+    case 'FirstUseRecorded':
+      return { firstUse: event.data.engines };
+    case 'MatrixReopened':
+      return state.matrix
+        ? { matrix: { ...state.matrix, cells: withCells(state.matrix.cells, event.data.cells) } }
+        : {};
+    case 'DivergenceFound':
+      return state.matrix ? { matrix: { ...state.matrix, divergences: event.data.divergences } } : {};
+    case 'CellOverridden':
+      return state.matrix
+        ? { matrix: { ...state.matrix, overridden: [...state.matrix.overridden, event.data.waiver] } }
+        : {};
     case 'MatrixPassed':
       return { phase: 'signing', ...verdict(state, 'passed') };
     case 'MatrixFailed':
@@ -246,6 +289,22 @@ const change = (
 
 /** The content was refused by a gate; every other reason is a failure of the pipeline. */
 const blocking: readonly string[] = ['build-failed', 'matrix-failed', 'matrix-void'];
+
+const withCells = (cells: readonly Cell[], more: readonly Cell[]): readonly Cell[] => [
+  ...cells.filter(({ cellId }) => !more.some((one) => one.cellId === cellId)),
+  ...more,
+];
+
+/** A cell that is tested again has its last result. */
+const withResult = (state: ReleaseState, result: CellResult): Partial<ReleaseState> =>
+  state.matrix
+    ? {
+        matrix: {
+          ...state.matrix,
+          results: [...state.matrix.results.filter((known) => known.cellId !== result.cellId), result],
+        },
+      }
+    : {};
 
 const verdict = (state: ReleaseState, found: 'passed' | 'failed' | 'void'): Partial<ReleaseState> =>
   state.matrix ? { matrix: { ...state.matrix, verdict: found } } : {};

@@ -13,6 +13,16 @@
  * - halt:      final for the release; the previous content goes out again under a new version
  */
 
+/** A rule's name in its language: the signature id of Suricata, the name of a YARA rule or a ClamAV signature. */
+export type RuleId = number | string;
+
+/** For sorting: numbers by value, names by code units. */
+export const compareRuleIds = (a: RuleId, b: RuleId): number =>
+  typeof a === 'number' && typeof b === 'number' ? a - b : String(a) < String(b) ? -1 : String(a) > String(b) ? 1 : 0;
+
+/** How content is run: passively, as if inline, or over files. */
+export type Mode = 'ids' | 'ips' | 'scan';
+
 export type FailMode = 'fail-open' | 'fail-closed';
 
 /** Identity of an engine build. `id` is derived by `engineId` and safe in paths, keys and file names. */
@@ -66,7 +76,10 @@ export type Finding = {
 };
 
 export type GateResult = {
-  /** controls | rules-loaded | must-match | must-not-match | result */
+  /**
+   * controls | result | rules-loaded | must-match | must-not-match | goodware | traffic-smoke | restart | revert |
+   * budget-load | budget-scan | budget-memory | first-use
+   */
   readonly gate: string;
   readonly verdict: 'pass' | 'fail' | 'void' | 'error';
   readonly observed: number | string;
@@ -74,7 +87,7 @@ export type GateResult = {
   readonly limit: number | string;
   /** Signature ids and vectors concerned, with the engine's own words where there are any. */
   readonly details: readonly {
-    readonly rule?: number;
+    readonly rule?: RuleId;
     readonly vector?: string;
     readonly file?: string;
     readonly line?: number;
@@ -83,10 +96,12 @@ export type GateResult = {
 };
 
 export type Cell = {
-  /** `<engineId>/<ids|ips>` */
+  /** `<engineId>/<configuration>` */
   readonly cellId: string;
   readonly engine: EngineBuild;
-  readonly mode: 'ids' | 'ips';
+  readonly mode: Mode;
+  /** Application protocols that the configuration switches on or off; left out: none. */
+  readonly protocols?: Readonly<Record<string, boolean>>;
   /** Devices enrolled on this engine when the matrix was planned. */
   readonly devices: number;
 };
@@ -98,6 +113,36 @@ export type CellResult = {
   readonly rulesLoaded: number | null;
   readonly gates: readonly GateResult[];
   readonly wallMs: number;
+  /** Of the engine's process while it looked at the vectors. */
+  readonly usage?: { readonly wallMs: number; readonly peakBytes: number | null };
+  /** Nothing that this cell depends on has changed since: this is the result of that release. */
+  readonly reused?: { readonly from: string; readonly at: string };
+  /** SHA-256 of what the engine did in detail, in the store. */
+  readonly observed?: string;
+};
+
+/** What an engine's artefact goes without, since it does not load there. */
+export type CoverageGap = {
+  readonly engine: EngineId;
+  readonly version: string;
+  readonly rules: readonly { readonly rule: RuleId; readonly words: string }[];
+  /** Devices enrolled on this engine. */
+  readonly devices: number;
+};
+
+/** Two people's decision about an engine or a cell, for a while. */
+export type Waiver = {
+  readonly waiverId: string;
+  readonly family: string;
+  /** `exclude`: devices of an engine get no release. `override`: a red cell of one content does not stop it. */
+  readonly kind: 'exclude' | 'override';
+  /** Engine id or cell id. */
+  readonly target: string;
+  /** The content that an override is for; null for an exclusion. */
+  readonly sourceDigest: string | null;
+  readonly reason: string;
+  readonly expiresAt: string;
+  readonly by: readonly string[];
 };
 
 /** A planned stage: thresholds are integers in 0..2^32, one per segment. */

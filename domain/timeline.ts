@@ -97,6 +97,32 @@ const wordsOf = (event: NumberedEvent): string => {
     }
     case 'ManifestPublished':
       return `content ${event.data.contentVersion} can be fetched, rollback ${event.data.rollbackVersion} too`;
+    case 'CoverageGapRecorded': {
+      const { engine, rules, devices } = event.data;
+      const named = rules.slice(0, 5).map(({ rule }) => rule);
+      const more = rules.length > named.length ? ` and ${rules.length - named.length} more` : '';
+      return `${engine} goes without ${plural(rules.length, 'rule')} (${named.join(', ')}${more}): ${plural(devices, 'device')}`;
+    }
+    case 'CellExcluded': {
+      const { waiver, engine, devices } = event.data;
+      return `${engine}, ${plural(devices, 'device')}, by ${waiver.by.join(' and ')} until ${waiver.expiresAt}: ${waiver.reason}`;
+    }
+    case 'MatrixReopened':
+      return `devices enrolled with ${event.data.cells.map(({ cellId }) => cellId).join(', ')}`;
+    case 'DivergenceFound':
+      return event.data.divergences
+        .slice(0, 3)
+        .map(({ rule, input, alerting, silent }) => {
+          const sides = `alerts on ${alerting.length} and is silent on ${silent.length} (${silent[0]} ...)`;
+          return `rule ${rule} on ${input} ${sides}`;
+        })
+        .join('; ');
+    case 'CellOverridden': {
+      const { waiver, cellId, gates } = event.data;
+      return `${cellId} (${gates.join(', ')}), by ${waiver.by.join(' and ')} until ${waiver.expiresAt}: ${waiver.reason}`;
+    }
+    case 'FirstUseRecorded':
+      return event.data.engines.map(({ engine, features }) => `${engine}: ${features.join(', ')}`).join('; ');
     case 'ApprovalRequested':
       return `${plural(event.data.needed, 'approval')} needed`;
     case 'ApprovalGranted': {

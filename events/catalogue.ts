@@ -3,6 +3,7 @@
  * Names are past tense in the words of the trade; numbers are fields, not sentences.
  */
 
+import type { Divergence } from '../domain/matrix/divergence.ts';
 import type { RolloutPolicy } from '../domain/policy.ts';
 import type {
   Artefact,
@@ -10,11 +11,13 @@ import type {
   CellResult,
   Content,
   Counts,
+  CoverageGap,
   Finding,
   Stage,
   StageEvidence,
   TriggeredBy,
   Verdict,
+  Waiver,
 } from '../domain/release.ts';
 
 type Decision = {
@@ -46,10 +49,22 @@ export type ReleaseEvents = {
     readonly artefacts: readonly Artefact[];
   };
   BuildFailed: { readonly findings: readonly (Finding & { readonly file?: string; readonly line?: number })[] };
+  /** An engine's artefact goes without these rules, which do not load there. */
+  CoverageGapRecorded: CoverageGap;
+  /** Devices of an engine that two people excluded get nothing of this release. */
+  CellExcluded: { readonly waiver: Waiver; readonly engine: string; readonly devices: number };
   MatrixPlanned: { readonly cells: readonly Cell[]; readonly fleetDevices: number };
   MatrixCellPassed: { readonly result: CellResult };
   MatrixCellFailed: { readonly result: CellResult };
   MatrixCellErrored: { readonly result: CellResult };
+  /** A device enrolled with an engine that was not tested: exposure does not grow until it is. */
+  MatrixReopened: { readonly cells: readonly Cell[] };
+  /** Rules that alert on one engine and stay silent on another, without anybody having declared it. */
+  DivergenceFound: { readonly divergences: readonly Divergence[] };
+  /** A red cell that two people let pass. */
+  CellOverridden: { readonly waiver: Waiver; readonly cellId: string; readonly gates: readonly string[] };
+  /** Features that some engine of the field never got before: the stages of this release last longer. */
+  FirstUseRecorded: { readonly engines: readonly { readonly engine: string; readonly features: readonly string[] }[] };
   MatrixVoided: { readonly cells: readonly string[]; readonly reason: string };
   MatrixPassed: { readonly cells: number; readonly wallMs: number };
   MatrixFailed: { readonly failed: readonly string[]; readonly wallMs: number };

@@ -45,7 +45,13 @@ export const policySchema = z.strictObject({
 export const engineSchema = z.strictObject({ name: text, version: text, packageVersion: text, digest: sha256 });
 const artefact = z.strictObject({ engine: text, path: text, sha256, length: count });
 const content = z.strictObject({ contentVersion: count, releaseId: text, artefacts: z.array(artefact) });
-const cell = z.strictObject({ cellId: text, engine: engineSchema, mode: z.enum(['ids', 'ips']), devices: count });
+const cell = z.strictObject({
+  cellId: text,
+  engine: engineSchema,
+  mode: z.enum(['ids', 'ips', 'scan']),
+  protocols: z.record(text, z.boolean()).exactOptional(),
+  devices: count,
+});
 const cellVerdict = z.enum(['pass', 'fail', 'void', 'error']);
 const result = z.strictObject({
   cellId: text,
@@ -61,7 +67,7 @@ const result = z.strictObject({
       limit: scalar,
       details: z.array(
         z.strictObject({
-          rule: z.number().exactOptional(),
+          rule: scalar.exactOptional(),
           vector: text.exactOptional(),
           file: text.exactOptional(),
           line: count.exactOptional(),
@@ -71,6 +77,25 @@ const result = z.strictObject({
     }),
   ),
   wallMs: z.number(),
+  usage: z.strictObject({ wallMs: z.number(), peakBytes: z.number().nullable() }).exactOptional(),
+  reused: z.strictObject({ from: text, at: text }).exactOptional(),
+  observed: sha256.exactOptional(),
+});
+const waiver = z.strictObject({
+  waiverId: text,
+  family: text,
+  kind: z.enum(['exclude', 'override']),
+  target: text,
+  sourceDigest: sha256.nullable(),
+  reason: text,
+  expiresAt: text,
+  by: z.array(text),
+});
+const divergence = z.strictObject({
+  rule: scalar,
+  input: text,
+  alerting: z.array(text),
+  silent: z.array(text),
 });
 const stage = z.strictObject({ name: text, thresholds: segments(count), devices: segments(count) });
 const counts = segments(
@@ -125,10 +150,23 @@ export const dataSchemas = {
     artefacts: z.array(artefact),
   }),
   BuildFailed: z.strictObject({ findings: z.array(contentFinding) }),
+  CoverageGapRecorded: z.strictObject({
+    engine: text,
+    version: text,
+    rules: z.array(z.strictObject({ rule: scalar, words: text })),
+    devices: count,
+  }),
+  CellExcluded: z.strictObject({ waiver, engine: text, devices: count }),
   MatrixPlanned: z.strictObject({ cells: z.array(cell), fleetDevices: count }),
   MatrixCellPassed: z.strictObject({ result }),
   MatrixCellFailed: z.strictObject({ result }),
   MatrixCellErrored: z.strictObject({ result }),
+  MatrixReopened: z.strictObject({ cells: z.array(cell) }),
+  DivergenceFound: z.strictObject({ divergences: z.array(divergence) }),
+  CellOverridden: z.strictObject({ waiver, cellId: text, gates: z.array(text) }),
+  FirstUseRecorded: z.strictObject({
+    engines: z.array(z.strictObject({ engine: text, features: z.array(text) })),
+  }),
   MatrixVoided: z.strictObject({ cells: z.array(text), reason: text }),
   MatrixPassed: z.strictObject({ cells: count, wallMs: z.number() }),
   MatrixFailed: z.strictObject({ failed: z.array(text), wallMs: z.number() }),

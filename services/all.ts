@@ -6,8 +6,8 @@ import { DefaultLogger, NativeConnection, Runtime } from '@temporalio/worker';
 import { SigrelError } from '../domain/errors.ts';
 import type { Config } from '../infra/config.ts';
 import { readFleetKey } from '../infra/device-auth.ts';
-import { acquirePacks, type Pack } from '../infra/engines/packs.ts';
-import { createEngineRunner } from '../infra/engines/runner.ts';
+import { createEngines } from '../infra/engines/catalogue.ts';
+import { createMatrixTools } from '../infra/engines/tools.ts';
 import { createKafka, type Log } from '../infra/kafka/client.ts';
 import { createKafkaEventLog } from '../infra/kafka/event-log.ts';
 import { createProducer } from '../infra/kafka/produce.ts';
@@ -17,6 +17,7 @@ import { createEvidenceReader } from '../infra/postgres/evidence.ts';
 import { createInventory } from '../infra/postgres/inventory.ts';
 import { migrate } from '../infra/postgres/migrate.ts';
 import { createPool } from '../infra/postgres/pool.ts';
+import { createWaivers } from '../infra/postgres/waivers.ts';
 import { createWatches } from '../infra/postgres/watches.ts';
 import type { Progress } from '../infra/servers/progress.ts';
 import { createFileBlobs } from '../infra/store/blobs.ts';
@@ -94,10 +95,9 @@ export const startServices = async (options: {
   try {
     const pool = createPool(servers.postgres, 'services', logOf('postgres'));
     ended.push(() => pool.end());
-    const engines = wanted.has('worker') || wanted.has('api') ? acquirePacks(progress) : Promise.resolve([]);
+    const engines = createEngines(progress);
     const bundle = wanted.has('worker') ? bundleWorkflows() : null;
-    const [packs] = await Promise.all([
-      engines as Promise<readonly Pack[]>,
+    await Promise.all([
       bundle,
       migrate(pool, logOf('postgres')),
       createTopics(kafka('setup'), topicPrefix, logOf('kafka')),
@@ -105,6 +105,7 @@ export const startServices = async (options: {
     const evidence = createEvidenceReader(pool);
     const watches = createWatches(pool);
     const inventory = createInventory(pool);
+    const waivers = createWaivers(pool);
     const telemetryLog = (component: string) => {
       const telemetry = createTelemetryLog(kafka(component), topicPrefix);
       ended.push(() => telemetry.close());
@@ -154,7 +155,7 @@ export const startServices = async (options: {
       const ports = {
         ...{ blobs, evidence, watches, director, inventory, telemetry: telemetryLog('worker') },
         log: createKafkaEventLog({ kafka: kafka('worker'), producer, topicPrefix }),
-        engines: createEngineRunner(packs),
+        ...{ catalogue: engines, waivers, tools: createMatrixTools(engines, join(storeDir, 'cells')) },
       };
       const log = logOf('worker');
       const slots = Math.max(1, availableParallelism());
@@ -166,8 +167,7 @@ export const startServices = async (options: {
       failed = worker.failed;
     }
     if (wanted.has('api') && temporal) {
-      const engineBuilds = packs.map((pack) => pack.build);
-      const ports = { temporal, pool, blobs, director, evidence, inventory, engines: engineBuilds, now: Date.now };
+      const ports = { temporal, pool, blobs, director, evidence, inventory, catalogue: engines, now: Date.now };
       const temporalUi = servers.temporalUi === null ? null : { url: servers.temporalUi, namespace };
       urls.api = until(await startApi({ ports, port: config.apiPort, log: logOf('api'), temporalUi })).url;
     }

@@ -15,14 +15,16 @@ import { createPublishActivities } from '../activities/publish.ts';
 import { createRecordActivities } from '../activities/record.ts';
 import { createRolloutActivities } from '../activities/rollout.ts';
 import { SigrelError } from '../domain/errors.ts';
+import type { MatrixTools } from '../domain/matrix/run-cell.ts';
 import type {
   BlobStore,
   DirectorStore,
-  EngineRunner,
+  EngineCatalogue,
   EventLog,
   EvidenceReader,
   Inventory,
   TelemetryLog,
+  Waivers,
   Watches,
 } from '../domain/ports.ts';
 import { bucketOf } from '../infra/cohort.ts';
@@ -36,7 +38,9 @@ export type WorkerPorts = {
   readonly log: EventLog;
   readonly telemetry: TelemetryLog;
   readonly inventory: Inventory;
-  readonly engines: EngineRunner;
+  readonly catalogue: EngineCatalogue;
+  readonly waivers: Waivers;
+  readonly tools: MatrixTools;
   readonly evidence: EvidenceReader;
   readonly watches: Watches;
   readonly director: DirectorStore;
@@ -90,7 +94,7 @@ export const startWorker = async (options: {
   };
   const workers = await Promise.all([
     on(queues.release, release, 100, options.bundle),
-    on(queues.build, createBuildActivities({ ...ports, openBundle }), 4),
+    on(queues.build, createBuildActivities({ ...ports, ...attempt, engines: ports.tools.engines, openBundle }), 4),
     on(queues.engines, createMatrixActivities({ ...ports, ...attempt, openBundle }), engineSlots),
     on(queues.publish, createPublishActivities(ports), 4),
     on(queues.halt, createHaltActivities({ ...ports, now: Date.now }), 20),

@@ -35,12 +35,14 @@ export const record = proxyActivities<RecordActivities>({
 
 export const build = proxyActivities<BuildActivities>({
   taskQueue: queues.build,
-  startToCloseTimeout: seconds(120),
+  // To find what does not fit, each engine loads the content a few dozen times.
+  startToCloseTimeout: seconds(1_800),
+  heartbeatTimeout: seconds(10),
   retry: patient,
 });
 
 /** The database that knows the fleet may be away for a while: nothing is exposed yet, so the plan waits for it. */
-export const planning = proxyActivities<Pick<MatrixActivities, 'planMatrix'>>({
+export const planning = proxyActivities<Pick<MatrixActivities, 'planMatrix' | 'compareCells' | 'readOverrides'>>({
   taskQueue: queues.engines,
   startToCloseTimeout: seconds(60),
   retry: patient,
@@ -49,7 +51,7 @@ export const planning = proxyActivities<Pick<MatrixActivities, 'planMatrix'>>({
 /** A cell that a worker took with it when it died is run again, elsewhere: the heartbeat tells. */
 export const engines = proxyActivities<Pick<MatrixActivities, 'runMatrixCell'>>({
   taskQueue: queues.engines,
-  startToCloseTimeout: seconds(600),
+  startToCloseTimeout: seconds(1_800),
   heartbeatTimeout: seconds(10),
   retry: { ...patient, maximumAttempts: 5 },
 });

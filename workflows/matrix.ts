@@ -1,6 +1,7 @@
-/** The matrix of one release: plans the cells, runs each, and tells the release as it goes. */
+/** The matrix of one release: plans the cells, runs each, compares them, and tells the release as it goes. */
 import { ActivityFailure, getExternalWorkflowHandle, rootCause } from '@temporalio/workflow';
-import type { Cell, CellResult } from '../domain/release.ts';
+import type { Divergence } from '../domain/matrix/divergence.ts';
+import { type Cell, type CellResult, engineId } from '../domain/release.ts';
 import { engines, planning } from './activities.ts';
 import { matrixCellFinished, matrixPlanned } from './messages.ts';
 
@@ -10,32 +11,49 @@ export type MatrixInput = {
   readonly sourceDigest: string;
   /** Workflow id of the release: progress is signalled there. */
   readonly reportTo: string;
+  /** SHA-256 of the artefact of each engine, by engine id. */
+  readonly artefacts: Readonly<Record<string, string>>;
+  /** Cells that were tested already: only others are. */
+  readonly known: readonly string[];
 };
 
 export type MatrixOutcome = {
   readonly cells: readonly Cell[];
   readonly fleetDevices: number;
   readonly results: readonly CellResult[];
+  readonly divergences: readonly Divergence[];
+  readonly firstUse: readonly { readonly engine: string; readonly features: readonly string[] }[];
   readonly wallMs: number;
 };
 
 /** Every cell gets a result: one that could not be run is an `error`, never a gap. */
 export async function matrixWorkflow(input: MatrixInput): Promise<MatrixOutcome> {
-  const { reportTo, ...release } = input;
+  const { reportTo, artefacts, known, ...release } = input;
   const started = Date.now();
   const report = getExternalWorkflowHandle(reportTo);
   const plan = await planning.planMatrix.executeWithOptions({ summary: 'cells from the fleet' }, [release]);
-  await report.signal(matrixPlanned, plan);
-  const results = await Promise.all(
-    plan.cells.map(async (cell) => {
-      const result = await engines.runMatrixCell
-        .executeWithOptions({ summary: `${cell.cellId}, ${cell.devices} devices` }, [{ ...release, cell }])
-        .catch((error: unknown) => notRun(cell, error));
-      await report.signal(matrixCellFinished, result);
-      return result;
+  const cells = plan.cells.filter(({ cellId }) => !known.includes(cellId));
+  await report.signal(matrixPlanned, { ...plan, cells });
+  const tested = await Promise.all(
+    cells.map(async (cell) => {
+      const artefact = artefacts[engineId(cell.engine)] ?? null;
+      const found = await engines.runMatrixCell
+        .executeWithOptions({ summary: `${cell.cellId}, ${cell.devices} devices` }, [{ ...release, cell, artefact }])
+        .catch((error: unknown) => ({ result: notRun(cell, error), firstUse: [] }));
+      await report.signal(matrixCellFinished, found.result);
+      return { ...found, engine: engineId(cell.engine) };
     }),
   );
-  return { ...plan, results, wallMs: Date.now() - started };
+  const results = tested.map(({ result }) => result);
+  const observed = results.flatMap((result) => result.observed ?? []);
+  const { divergences } = await planning.compareCells.executeWithOptions({ summary: 'the same on every engine?' }, [
+    { ...release, observed },
+  ]);
+  const features = new Map(tested.map(({ engine, firstUse }) => [engine, firstUse]));
+  const firstUse = [...features]
+    .filter(([, list]) => list.length > 0)
+    .map(([engine, list]) => ({ engine, features: list }));
+  return { ...plan, cells, results, divergences, firstUse, wallMs: Date.now() - started };
 }
 
 const notRun = (cell: Cell, error: unknown): CellResult => {

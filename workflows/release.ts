@@ -22,11 +22,11 @@ import {
   workflowInfo,
 } from '@temporalio/workflow';
 import { type Command, decide } from '../domain/decide.ts';
-import type { RolloutPolicy } from '../domain/policy.ts';
+import { bakeLonger, type RolloutPolicy } from '../domain/policy.ts';
 import type { CellResult, StageOutcome, TriggeredBy, Verdict } from '../domain/release.ts';
 import { isExposed, isTerminal, type ReleaseState } from '../domain/release-state.ts';
 import type { Actor, ReleaseEvent } from '../events/catalogue.ts';
-import { build, insist, publish, rollout, stopping, watching } from './activities.ts';
+import { build, insist, planning, publish, rollout, stopping, watching } from './activities.ts';
 import type { MatrixInput, MatrixOutcome } from './matrix.ts';
 import * as messages from './messages.ts';
 import { queues } from './queues.ts';
@@ -114,24 +114,16 @@ const prepare = async (run: Run): Promise<void> => {
     emit({ type: 'BuildFailed', data: { findings: built.findings } });
     return fail(run, 'build-failed', `the content has ${built.findings.length} findings`);
   }
-  const { ok: _ok, ...bundle } = built;
-  emit({ type: 'BuildSucceeded', data: bundle });
+  const { bundle, gaps, excluded } = built;
+  emit(
+    { type: 'BuildSucceeded', data: bundle },
+    ...gaps.map((gap): ReleaseEvent => ({ type: 'CoverageGapRecorded', data: gap })),
+    ...excluded.map((one): ReleaseEvent => ({ type: 'CellExcluded', data: one })),
+  );
 
   const matrix = await untilCancelled(run, () => runMatrix(run));
   if (matrix === null || ended()) return;
-  const red = matrix.results.filter((result) => result.verdict !== 'pass');
-  const voided = matrix.results.filter((result) => result.verdict === 'void').map((result) => result.cellId);
-  if (matrix.cells.length === 0 || voided.length > 0) {
-    const reason =
-      matrix.cells.length === 0 ? 'no device is enrolled: there is no cell to test' : 'a control came out wrong';
-    emit({ type: 'MatrixVoided', data: { cells: voided, reason } });
-    return fail(run, 'matrix-void', reason);
-  }
-  if (red.length > 0) {
-    emit({ type: 'MatrixFailed', data: { failed: red.map((result) => result.cellId), wallMs: matrix.wallMs } });
-    return fail(run, 'matrix-failed', `${red.length} of ${matrix.cells.length} cells did not pass`);
-  }
-  emit({ type: 'MatrixPassed', data: { cells: matrix.cells.length, wallMs: matrix.wallMs } });
+  if (!(await untilCancelled(run, () => judgeMatrix(run, matrix)))) return;
 
   const { contentVersion, artefacts, bundleDigest } = bundle;
   const signed = await untilCancelled(run, () =>
@@ -155,7 +147,8 @@ const prepare = async (run: Run): Promise<void> => {
     emit({ type: 'ApprovalRequested', data: { needed: policy.approvals } });
     await condition(() => (run.state().approvals?.by.length ?? 0) >= policy.approvals || ended());
   }
-  const planned = await untilCancelled(run, () => rollout.planRollout({ releaseId, family, policy }));
+  const engines = artefacts.map(({ engine }) => engine);
+  const planned = await untilCancelled(run, () => rollout.planRollout({ releaseId, family, policy, engines }));
   if (planned === null) return;
   emit({ type: 'RolloutPlanned', data: { ...planned, previous } });
 };
@@ -169,12 +162,17 @@ const untilCancelled = async <T>(run: Run, work: () => Promise<T>): Promise<T | 
   }
 };
 
-const runMatrix = async (run: Run): Promise<MatrixOutcome> => {
+/** Tests every cell that is not known. */
+const runMatrix = async (run: Run, known: readonly string[] = []): Promise<MatrixOutcome> => {
   const { releaseId, family, sourceDigest } = run.input;
+  const { build: built, matrix } = run.state();
+  const artefacts = Object.fromEntries((built?.artefacts ?? []).map(({ engine, sha256 }) => [engine, sha256]));
+  // A matrix that was opened again is a workflow of its own, named by how many cells there were before.
+  const again = known.length === 0 ? '' : `/${matrix?.results.length ?? 0}-${run.state().seq}`;
   const outcome = await executeChild<(input: MatrixInput) => Promise<MatrixOutcome>>('matrixWorkflow', {
-    workflowId: `matrix/${releaseId}`,
+    workflowId: `matrix/${releaseId}${again}`,
     taskQueue: queues.release,
-    args: [{ releaseId, family, sourceDigest, reportTo: workflowInfo().workflowId }],
+    args: [{ releaseId, family, sourceDigest, reportTo: workflowInfo().workflowId, artefacts, known }],
     parentClosePolicy: ParentClosePolicy.TERMINATE,
     staticSummary: `engine matrix of ${releaseId}`,
   });
@@ -182,6 +180,87 @@ const runMatrix = async (run: Run): Promise<MatrixOutcome> => {
   notePlan(run.recorder, outcome);
   for (const result of outcome.results) noteCell(run.recorder, result);
   return outcome;
+};
+
+/** What the results come to; false when the release ended by it. */
+const judgeMatrix = async (run: Run, matrix: MatrixOutcome): Promise<boolean> => {
+  const emit = (...events: ReleaseEvent[]) => run.recorder.emit(byWorkflow, ...events);
+  const voided = matrix.results.filter((result) => result.verdict === 'void').map((result) => result.cellId);
+  if (matrix.cells.length === 0 || voided.length > 0) {
+    const reason =
+      matrix.cells.length === 0 ? 'no device is enrolled: there is no cell to test' : 'a control came out wrong';
+    emit({ type: 'MatrixVoided', data: { cells: voided, reason } });
+    fail(run, 'matrix-void', reason);
+    return false;
+  }
+  const failed = await redCells(run, matrix);
+  if (failed.length > 0) {
+    emit({ type: 'MatrixFailed', data: { failed, wallMs: matrix.wallMs } });
+    fail(run, 'matrix-failed', `${failed.length} of ${matrix.cells.length} cells did not pass`);
+    return false;
+  }
+  if (matrix.firstUse.length > 0) emit({ type: 'FirstUseRecorded', data: { engines: matrix.firstUse } });
+  emit({ type: 'MatrixPassed', data: { cells: matrix.cells.length, wallMs: matrix.wallMs } });
+  return true;
+};
+
+/** Cells that did not pass or that differ from the others without anybody having declared it, less what two people let pass. */
+const redCells = async (
+  run: Run,
+  matrix: Pick<MatrixOutcome, 'results' | 'divergences'>,
+): Promise<readonly string[]> => {
+  const { releaseId, family, sourceDigest } = run.input;
+  const emit = (...events: ReleaseEvent[]) => run.recorder.emit(byWorkflow, ...events);
+  const { divergences } = matrix;
+  if (divergences.length > 0) emit({ type: 'DivergenceFound', data: { divergences } });
+  // Who is right is not known: the fewer are named.
+  const different = divergences.flatMap(({ alerting, silent }) =>
+    alerting.length < silent.length ? alerting : silent,
+  );
+  const red = matrix.results.filter((result) => result.verdict !== 'pass').map((result) => result.cellId);
+  const all = [...new Set([...red, ...different])];
+  if (all.length === 0) return [];
+  const { overrides } = await planning.readOverrides({ releaseId, family, sourceDigest });
+  const resultOf = (cellId: string) => matrix.results.find((result) => result.cellId === cellId);
+  const overriding = (cellId: string) =>
+    ['void', 'error'].includes(resultOf(cellId)?.verdict ?? 'error')
+      ? undefined
+      : overrides.find(({ target }) => target === cellId);
+  for (const cellId of all) {
+    const waiver = overriding(cellId);
+    const failing = resultOf(cellId)?.gates.filter(({ verdict }) => verdict !== 'pass') ?? [];
+    const gates = [...failing.map((one) => one.gate), ...(different.includes(cellId) ? ['divergence'] : [])];
+    if (waiver) emit({ type: 'CellOverridden', data: { waiver, cellId, gates } });
+  }
+  return all.filter((cellId) => overriding(cellId) === undefined);
+};
+
+/**
+ * Whether every engine that the field has now was tested: a device that enrolled meanwhile with another one opens the
+ * matrix again. Resolves with what is wrong, or null.
+ */
+const untestedFleet = async (run: Run): Promise<string | null> => {
+  const { releaseId, family, sourceDigest } = run.input;
+  const { cells } = await planning.planMatrix({ releaseId, family, sourceDigest });
+  const results = () => run.state().matrix?.results ?? [];
+  // A cell without a result is tried again: its engine may be here by now.
+  const known = () => results().filter((result) => result.verdict === 'pass' || result.verdict === 'fail');
+  const isKnown = (cellId: string) => known().some((result) => result.cellId === cellId);
+  const fresh = cells.filter(({ cellId }) => !isKnown(cellId));
+  if (fresh.length > 0) {
+    run.recorder.emit(byWorkflow, { type: 'MatrixReopened', data: { cells: fresh } });
+    await runMatrix(
+      run,
+      known().map((result) => result.cellId),
+    );
+  }
+  const current = results().filter((result) => cells.some(({ cellId }) => cellId === result.cellId));
+  const overridden = run.state().matrix?.overridden.map(({ target }) => target) ?? [];
+  const unknown = current.filter(({ cellId, verdict }) => verdict !== 'pass' && !overridden.includes(cellId));
+  const red = unknown.length === 0 ? [] : await redCells(run, { results: unknown, divergences: [] });
+  const open = cells.filter(({ cellId }) => !current.some((result) => result.cellId === cellId));
+  const bad = [...red, ...open.map(({ cellId }) => cellId)];
+  return bad.length === 0 ? null : `devices run ${bad.join(', ')}, which did not pass the matrix`;
 };
 
 const notePlan = (recorder: Recorder, plan: Pick<MatrixOutcome, 'cells' | 'fleetDevices'>): void => {
@@ -196,7 +275,8 @@ const notePlan = (recorder: Recorder, plan: Pick<MatrixOutcome, 'cells' | 'fleet
 const noteCell = (recorder: Recorder, result: CellResult): void => {
   const state = recorder.state();
   if (!state?.matrix || isTerminal(state)) return;
-  if (state.matrix.results.some((known) => known.cellId === result.cellId)) return;
+  const before = state.matrix.results.find((known) => known.cellId === result.cellId);
+  if (before && before.verdict === result.verdict) return;
   const types = {
     pass: 'MatrixCellPassed',
     fail: 'MatrixCellFailed',
@@ -259,7 +339,19 @@ const runStage = async (run: Run, index: number): Promise<'passed' | 'halt'> => 
       }
       continue;
     }
+    if (state.phase === 'held' && state.hold?.reasonCode === untested) {
+      await condition(() => run.attention() !== seen);
+      continue;
+    }
     if (!granted) {
+      const checked = await run.unlessInterrupted(() => untestedFleet(run), seen);
+      if (!checked.done) continue;
+      if (checked.value !== null) {
+        const decision = { triggeredBy: 'workflow', by: 'release', reasonCode: untested } as const;
+        const stage = { stage: index, name: stageName(run, index), verdict: null };
+        run.recorder.emit(byWorkflow, { type: 'StageHeld', data: { ...decision, reason: checked.value, ...stage } });
+        continue;
+      }
       granted = (await run.unlessInterrupted(() => openStage(run, index))).done;
       continue;
     }
@@ -273,7 +365,8 @@ const runStage = async (run: Run, index: number): Promise<'passed' | 'halt'> => 
     const watched = await run.unlessInterrupted(() =>
       watching.watchStage.executeWithOptions({ summary: `stage ${stageName(run, index)}` }, [
         {
-          ...{ releaseId, family, policy, stage: index },
+          ...{ releaseId, family, stage: index },
+          policy: bakeLonger(policy, run.state()),
           openedAt: Date.parse(run.state().rollout?.openedAt ?? ''),
           promote: run.promotion() !== null,
           holdCleared: holdCleared(run),
@@ -284,6 +377,9 @@ const runStage = async (run: Run, index: number): Promise<'passed' | 'halt'> => 
     passed = watched.done && noteOutcome(run, index, watched.value);
   }
 };
+
+/** The field has an engine that was not tested with this content. */
+const untested = 'engine-untested';
 
 const holdCleared = (run: Run): boolean => run.state().rollout?.holdCleared ?? false;
 const stageName = (run: Run, index: number): string => run.state().rollout?.stages[index]?.name ?? String(index);

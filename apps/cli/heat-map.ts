@@ -1,6 +1,7 @@
 /** The matrix as one HTML file without any outside part: rules down, cells across, red where something is wrong. */
-import type { CellResult } from '../../domain/release.ts';
-import type { RuleRow, RuleVerdict } from '../../domain/rule-matrix.ts';
+
+import type { RuleRow, RuleVerdict } from '../../domain/matrix/rule-matrix.ts';
+import type { CellResult, RuleId } from '../../domain/release.ts';
 import { firstFault } from '../../domain/timeline.ts';
 
 const escapeHtml = (text: string): string =>
@@ -19,7 +20,7 @@ export const renderHeatMap = (matrix: {
   readonly title: string;
   readonly results: readonly CellResult[];
   readonly rows: readonly RuleRow[];
-  readonly label: (signatureId: number) => string;
+  readonly label: (ruleId: RuleId) => string;
 }): string => {
   const { title, results, rows, label } = matrix;
   const head = results.map(({ cellId, verdict }) => {
@@ -32,7 +33,7 @@ export const renderHeatMap = (matrix: {
   };
   const body = rows.map(
     (row) =>
-      `<tr><th scope="row">${row.signatureId} <span>${escapeHtml(label(row.signatureId))}</span></th>${results.map(({ cellId }) => cell(row, cellId)).join('')}</tr>`,
+      `<tr><th scope="row">${row.ruleId} <span>${escapeHtml(label(row.ruleId))}</span></th>${results.map(({ cellId }) => cell(row, cellId)).join('')}</tr>`,
   );
   const faults = results
     .filter((result) => result.verdict !== 'pass')

@@ -7,6 +7,7 @@ import { addEngineCommands } from './commands/engines.ts';
 import { addFleetCommands } from './commands/fleet.ts';
 import { addHistoryCommands } from './commands/history.ts';
 import { addLintCommand } from './commands/lint.ts';
+import { addMatrixCommands } from './commands/matrix.ts';
 import { addReleaseCommands } from './commands/release.ts';
 import { addServerCommands } from './commands/servers.ts';
 import { ApiError } from './context.ts';
@@ -36,6 +37,7 @@ Exit codes: 0 done or healthy, 1 error, 2 usage, 3 release blocked, halted, fail
 const global = createGlobal(() => program.opts<{ state?: string }>().state);
 addServerCommands(program, global);
 addReleaseCommands(program, global);
+addMatrixCommands(program, global);
 addFleetCommands(program, global);
 addHistoryCommands(program, global);
 addEngineCommands(program, global);

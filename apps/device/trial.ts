@@ -1,20 +1,22 @@
-/** What content does in the field, answered by the real engine as if inline. */
-import { parseRules } from '../../domain/content/rules.ts';
+/** What content does in the field, answered by the real engine: as if inline for traffic, as a scan for files. */
+import { languageOf } from '../../domain/content/language.ts';
 import type { EngineRunner } from '../../domain/ports.ts';
 import { type EngineBuild, engineId } from '../../domain/release.ts';
 import type { Trial } from './cycle.ts';
 
 const wordsLimit = 400;
 
-/** Loads the rules and lets the traffic pass through them. Throws when there is no such engine here. */
+/** Loads the rules and lets the traffic (or a legitimate file) pass through them. Throws when there is no such engine here. */
 export const tryContent = async (
   engines: EngineRunner,
   engine: EngineBuild,
   rules: Uint8Array,
   traffic: Uint8Array,
 ): Promise<Trial> => {
-  const expected = parseRules('content.rules', new TextDecoder().decode(rules)).rules.length;
-  const input = { rules, captures: [{ name: 'traffic', bytes: traffic }], mode: 'ips' } as const;
+  const language = languageOf(engine.name);
+  const expected = language.parseArtefact(rules).rules.length;
+  const files = language.looksAt === 'files';
+  const input = { rules, inputs: [{ name: 'traffic', bytes: traffic }], mode: files ? 'scan' : 'ips' } as const;
   const run = await engines.run(engine, input, new AbortController().signal);
   if (run === null) throw new Error(`there is no engine ${engineId(engine)} here`);
   if (run.kind === 'no-result') return { outcome: 'load-failure', words: run.words.slice(0, wordsLimit) };
@@ -22,10 +24,12 @@ export const tryContent = async (
     const words = run.errors[0]?.words ?? `${run.loaded} of ${expected} rules were loaded`;
     return { outcome: 'load-failure', words: words.slice(0, wordsLimit) };
   }
-  const blocked = run.alerts.filter((alert) => alert.action === 'blocked');
+  // What a scanner detects it quarantines.
+  const blocked = run.alerts.filter((alert) => files || alert.action === 'blocked');
   if (blocked.length === 0) return { outcome: 'healthy' };
-  const rulesHit = [...new Set(blocked.map((alert) => alert.signatureId))].join(', ');
-  return { outcome: 'blocked-traffic', words: `rule ${rulesHit} blocked legitimate traffic` };
+  const rulesHit = [...new Set(blocked.map((alert) => alert.ruleId))].join(', ');
+  const words = files ? `rule ${rulesHit} condemned a legitimate file` : `rule ${rulesHit} blocked legitimate traffic`;
+  return { outcome: 'blocked-traffic', words };
 };
 
 /** Each (engine, content, profile) is asked once; the answer serves every device that is the same. */

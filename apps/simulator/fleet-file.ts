@@ -22,7 +22,7 @@ const profile = z.strictObject({ name: z.string().regex(/^[a-z0-9-]+$/, 'expecte
 const schema = z.strictObject({
   devices: z.number().int().min(1).max(100_000),
   segments: shares(segment),
-  /** Field traffic: `<name>.pcap` in `traffic`. */
+  /** What devices see in the field: `<name>.pcap` (traffic) or `<name>.bin` (a file) in this folder. */
   traffic: z.string().min(1),
   profiles: shares(profile),
 });
@@ -56,9 +56,12 @@ export const readFleetFile = async (path: string): Promise<FleetFile> => {
   const captures = new Map<string, Uint8Array>();
   for (const { name } of profiles) {
     const file = resolve(dirname(path), traffic, `${name}.pcap`);
-    const bytes = await readFile(file).catch(() => null);
+    const scanned = file.replace(/pcap$/, 'bin');
+    const bytes = await readFile(file).catch(() => readFile(scanned).catch(() => null));
     if (bytes === null)
-      throw refuse(`profile ${name}: there is no capture ${file}; expected a file in "traffic" (${traffic})`);
+      throw refuse(
+        `profile ${name}: there is no capture ${file} (nor a file ${name}.bin); expected one in "traffic" (${traffic})`,
+      );
     captures.set(name, bytes);
   }
   return { ...parsed.data, captures };

@@ -148,12 +148,16 @@ export const startSimulator = async (options: SimulatorOptions): Promise<Simulat
 
 type Wants = NonNullable<ReturnType<typeof beat>['wants']>;
 
+/** How a fleet file may name a pack: by version, or with the engine's name before it. */
+const engineNames = (name: string, ...versions: readonly string[]): readonly string[] =>
+  versions.flatMap((version) => [version, `${name}@${version}`]);
+
 /** Unevenly over the segments as the file says; the profiles are spread evenly over every segment. */
 const makeDevices = (fleet: FleetFile, packs: readonly Pack[], fleetKey: Uint8Array): readonly Device[] => {
   const packOf = (name: string): Pack => {
-    const pack = packs.find(({ wanted, build }) => wanted === name || build.version === name);
+    const pack = packs.find(({ build, wanted }) => engineNames(build.name, build.version, wanted).includes(name));
     if (pack) return pack;
-    const known = packs.map(({ wanted }) => wanted).join(', ');
+    const known = packs.map(({ build, wanted }) => `${build.name}@${wanted}`).join(', ');
     throw new SigrelError('SRP_INPUT_FLEET', `segments: there is no engine "${name}"; known are ${known}`);
   };
   const segments = fleet.segments.map((segment) => ({ ...segment, pack: packOf(segment.engine) }));

@@ -35,3 +35,6 @@ const addressesOf = (frame: Uint8Array, found: Set<string>): void => {
     }
   }
 };
+
+export const noPackets =
+  'holds no IP packet: expected a classic pcap file of Ethernet frames; an engine would see nothing in it';

@@ -1,55 +1,39 @@
 /**
- * Our own reading of Suricata rules: how many there are, what they are called, where they stand. It is the "expected" that
- * the engine's "loaded" is compared with, so it must not depend on any engine.
+ * Rules of any language as our own parsers read them: how many there are, what they are called, where they stand. It is
+ * the "expected" that an engine's "loaded" is compared with, so it must not depend on any engine.
  */
-import type { Finding } from '../release.ts';
+import type { Finding, RuleId } from '../release.ts';
 
 export type ContentFinding = Finding & { readonly file?: string; readonly line?: number };
 
 export type Rule = {
-  readonly signatureId: number;
+  readonly ruleId: RuleId;
+  /** 1 where the language has none. */
   readonly revision: number;
-  readonly action: string;
-  readonly protocol: string;
-  /** Empty when the rule has none. */
+  /** What people call it; empty when the rule does not say. */
   readonly message: string;
-  readonly keywords: readonly string[];
+  /** Features of the language that it uses, each once, sorted: keywords, modules, modifiers, database kinds. */
+  readonly features: readonly string[];
   readonly file: string;
   /** Line of the rule's first character. */
   readonly line: number;
-  /** On one line, as it goes to the engine. */
+  /** As it goes to the engine. */
   readonly text: string;
+  /** Rules that must be loaded before this one, since it refers to them (YARA). */
+  readonly needs: readonly RuleId[];
 };
 
-/** An engine reads rules into a line of this many bytes; the rest of a longer one counts as a second, broken rule. */
-const longestRuleBytes = 8191;
-
-const actions = ['alert', 'drop', 'reject', 'rejectsrc', 'rejectdst', 'rejectboth', 'pass'];
-
-/** Every rule of a file in order; what is no rule is a finding with its line. Never throws. */
-export const parseRules = (
-  file: string,
-  text: string,
-): { readonly rules: readonly Rule[]; readonly findings: readonly ContentFinding[] } => {
-  const rules: Rule[] = [];
-  const findings: ContentFinding[] = [];
-  for (const { line, text: joined } of logicalLines(text)) {
-    const parsed = parseRule(joined);
-    if (typeof parsed === 'string') findings.push({ code: 'rule-syntax', message: parsed, file, line });
-    else rules.push({ ...parsed, file, line, text: joined });
-  }
-  return { rules, findings };
-};
+export type ParsedRules = { readonly rules: readonly Rule[]; readonly findings: readonly ContentFinding[] };
 
 /** One finding for each signature id that is used again: an engine keeps one of the two and says nothing. */
 export const findDuplicateIds = (rules: readonly Rule[]): ContentFinding[] => {
-  const first = new Map<number, Rule>();
+  const first = new Map<RuleId, Rule>();
   const findings: ContentFinding[] = [];
   for (const rule of rules) {
-    const known = first.get(rule.signatureId);
-    if (known === undefined) first.set(rule.signatureId, rule);
+    const known = first.get(rule.ruleId);
+    if (known === undefined) first.set(rule.ruleId, rule);
     else {
-      const message = `signature id ${rule.signatureId} is used again: first in ${known.file}:${known.line}`;
+      const message = `signature id ${rule.ruleId} is used again: first in ${known.file}:${known.line}`;
       findings.push({ code: 'duplicate-id', message, file: rule.file, line: rule.line });
     }
   }
@@ -57,90 +41,21 @@ export const findDuplicateIds = (rules: readonly Rule[]): ContentFinding[] => {
 };
 
 /**
- * Rules with their first line; a backslash at the end of a line continues it, white space and all, since it may stand
- * inside quotes; comments and empty lines are left out.
+ * Ids that mean something else than in the release that the fleet runs: devices, exceptions of customers and statistics know a
+ * rule by its id. A rule that changed says so by a higher revision.
  */
-const logicalLines = (text: string): { readonly line: number; readonly text: string }[] => {
-  const found: { line: number; text: string }[] = [];
-  let open: { line: number; text: string } | null = null;
-  text.split(/\r?\n/).forEach((raw, index) => {
-    if (open === null && /^\s*(#|$)/.test(raw)) return;
-    const trimmed = raw.trimEnd();
-    const continues = trimmed.endsWith('\\');
-    open ??= { line: index + 1, text: '' };
-    open.text += continues ? trimmed.slice(0, -1) : trimmed;
-    if (continues) return;
-    found.push(open);
-    open = null;
+export const findReusedIds = (rules: readonly Rule[], previous: readonly Rule[]): ContentFinding[] => {
+  const before = new Map(previous.map((rule) => [rule.ruleId, rule]));
+  return rules.flatMap((rule): ContentFinding[] => {
+    const known = before.get(rule.ruleId);
+    if (!known || known.text === rule.text || typeof rule.ruleId !== 'number') return [];
+    const place = { code: 'reused-id', file: rule.file, line: rule.line };
+    if (known.message !== rule.message) {
+      const message = `signature id ${rule.ruleId} was "${known.message}" in the previous release and is "${rule.message}" now: give the new rule an id of its own`;
+      return [{ ...place, message }];
+    }
+    if (rule.revision > known.revision) return [];
+    const message = `rule ${rule.ruleId} differs from the previous release and still has revision ${rule.revision}: raise rev`;
+    return [{ ...place, message }];
   });
-  if (open !== null) found.push(open);
-  return found.map(({ line, text }) => ({ line, text: text.trim() }));
-};
-
-type Parsed = Omit<Rule, 'file' | 'line' | 'text'>;
-
-/** The rule, or what is wrong with it. */
-const parseRule = (text: string): Parsed | string => {
-  const size = new TextEncoder().encode(text).length;
-  if (size > longestRuleBytes) return `the rule has ${size} bytes; engines read at most ${longestRuleBytes}`;
-  const start = text.indexOf('(');
-  if (start < 0) return 'no "(": expected action, header and options in parentheses';
-  if (!text.endsWith(')')) return 'no ")" at the end of the rule';
-  const header = text.slice(0, start).trim().split(/\s+/);
-  const [action = '', protocol = ''] = header;
-  if (!actions.includes(action)) return `unknown action "${action}"; expected one of ${actions.join(', ')}`;
-  // Lists in brackets may have spaces after their commas.
-  const fields = text.slice(0, start).replace(/,\s+/g, ',').trim().split(/\s+/);
-  if (fields.length !== 7 || !['->', '<>', '=>'].includes(fields[4] ?? '')) {
-    return `the header has ${fields.length} fields; expected action, protocol, source, port, direction, destination, port`;
-  }
-  const options = splitOptions(text.slice(start + 1, -1));
-  if (typeof options === 'string') return options;
-  const optionValue = (name: string) => options.find((option) => option.name === name)?.value;
-  const signatureId = wholeNumber(optionValue('sid'));
-  if (signatureId === null)
-    return `no usable signature id: sid is ${optionValue('sid') ?? 'missing'}, expected a whole number from 1`;
-  if (options.filter((option) => option.name === 'sid').length > 1) return 'two signature ids in one rule';
-  const revision = optionValue('rev') === undefined ? 1 : wholeNumber(optionValue('rev'));
-  if (revision === null) return `rev is ${optionValue('rev')}, expected a whole number from 1`;
-  const message = optionValue('msg') ?? '""';
-  if (!message.startsWith('"')) return `msg is ${message}, expected it in quotes`;
-  return {
-    ...{ signatureId, revision, action, protocol },
-    message: message.slice(1, -1).replace(/\\([";\\:])/g, '$1'),
-    keywords: options.map((option) => option.name).filter((name) => !['sid', 'rev', 'msg'].includes(name)),
-  };
-};
-
-const wholeNumber = (value: string | undefined): number | null => {
-  const number = /^\d{1,10}$/.test(value ?? '') ? Number(value) : 0;
-  return number >= 1 && number <= 0xffff_ffff ? number : null;
-};
-
-type Option = { readonly name: string; readonly value?: string };
-
-/** `name;` or `name:value;`. As in the engines, a semicolon ends an option even inside quotes unless a backslash is before it. */
-const splitOptions = (text: string): readonly Option[] | string => {
-  const parts = text.split(/(?<!\\);/);
-  const rest = parts.pop()?.trim() ?? '';
-  const found: Option[] = [];
-  for (const part of parts) {
-    const [, name, written] = /^\s*([\w.-]+)\s*(?::(.*))?$/s.exec(part) ?? [];
-    if (name === undefined) return `"${part.trim()}" is no option; expected name; or name:value;`;
-    const value = written?.trim();
-    const broken = value === undefined ? null : brokenQuotes(name, value);
-    if (broken !== null) return broken;
-    found.push(value === undefined ? { name } : { name, value });
-  }
-  return rest === '' ? found : `"${rest}" is not ended by a semicolon`;
-};
-
-/** What is wrong with a quoted value, or null. Only a regular expression may have bare quotes inside its own. */
-const brokenQuotes = (name: string, value: string): string | null => {
-  const quoted = /^!?\s*"(.*)$/s.exec(value)?.[1];
-  if (quoted === undefined) return null;
-  const rest = /^(?:[^"\\]|\\.)*"(.*)$/s.exec(quoted)?.[1];
-  if (rest === undefined) return `a quote is not closed: ${name}:${value} (inside quotes a semicolon is written \\;)`;
-  if (rest === '' || (name === 'pcre' && rest.endsWith('"'))) return null;
-  return `${name}:${value} goes on after its closing quote (inside quotes a quote is written \\")`;
 };

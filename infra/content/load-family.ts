@@ -1,8 +1,9 @@
 /** Reads a family's folder. `base:` in family.yaml names another folder whose files are there unless this one has its own. */
 import { lstat, readdir, readFile } from 'node:fs/promises';
 import { isAbsolute, join, relative, resolve } from 'node:path';
-import { parse } from 'yaml';
-import { type Family, limits, readFamily, type SourceFile } from '../../domain/content/family.ts';
+import { isNode, LineCounter, parse, parseDocument } from 'yaml';
+import { type Family, limits, type ParsedYaml, type SourceFile } from '../../domain/content/family.ts';
+import { readFamily } from '../../domain/content/read-family.ts';
 import type { ContentFinding } from '../../domain/content/rules.ts';
 
 export type LoadedFamily =
@@ -10,21 +11,46 @@ export type LoadedFamily =
   | { readonly ok: false; readonly findings: readonly ContentFinding[] };
 
 /** What the pipeline makes of files that it has already, e.g. out of a bundle. */
-export const parseFamily = (files: readonly SourceFile[]) => readFamily(files, (text) => parse(text));
+export const parseFamily = (files: readonly SourceFile[]) => readFamily(files, parseYaml);
+
+const parseYaml = (text: string): ParsedYaml => {
+  const lines = new LineCounter();
+  const document = parseDocument(text, { lineCounter: lines });
+  const [error] = document.errors;
+  if (error) throw error;
+  return {
+    value: document.toJS() ?? null,
+    lineOf: (path) => {
+      const node = path.length === 0 ? document.contents : document.getIn(path, true);
+      const start = isNode(node) ? node.range?.[0] : undefined;
+      return start === undefined ? undefined : lines.linePos(start).line;
+    },
+  };
+};
 
 /** Never throws for what is in the folder: everything wrong is a finding with its place. */
 export const loadFamily = async (dir: string): Promise<LoadedFamily> => {
   const collected = await collect(resolve(dir), 0);
   if (!Array.isArray(collected)) return { ok: false, findings: [collected] };
-  const files = collected.toSorted((a, b) => (a.path < b.path ? -1 : 1));
+  const files = collected.map(({ path, bytes }) => ({ path, bytes })).toSorted((a, b) => (a.path < b.path ? -1 : 1));
   const read = parseFamily(files);
-  return read.ok ? { ...read, files } : read;
+  if (read.ok) return { ...read, files };
+  // What came from a base is named where it lies, seen from this folder.
+  const origins = new Map(collected.map(({ path, origin }) => [path, relative(resolve(dir), origin)]));
+  const placed = read.findings.map((finding) =>
+    finding.file === undefined ? finding : { ...finding, file: origins.get(finding.file) ?? finding.file },
+  );
+  return { ok: false, findings: placed };
 };
 
+/** `origin`: where it was read. */
+type FoundFile = SourceFile & { readonly origin: string };
+
 const maximumBases = 4;
+const vectorsFile = /^vectors(-[\w-]+)?\.yaml$/;
 
 /** The files of a folder over those of its base. */
-const collect = async (dir: string, depth: number): Promise<SourceFile[] | ContentFinding> => {
+const collect = async (dir: string, depth: number): Promise<FoundFile[] | ContentFinding> => {
   const own = await readFolder(dir);
   if (!Array.isArray(own)) return own;
   const base = baseOf(own);
@@ -37,13 +63,15 @@ const collect = async (dir: string, depth: number): Promise<SourceFile[] | Conte
   if (!Array.isArray(below)) {
     return below.code === 'missing-folder' ? refuse(`base is ${base}: ${below.message}`) : below;
   }
-  return [...below.filter((file) => !own.some((mine) => mine.path === file.path)), ...own].map((file) =>
-    file.path === 'vectors.yaml' ? mergeVectors(below, own) : file,
+  // Vectors add up: those of the base stay in a file of their own, so that a finding names the line that a person wrote.
+  const inherited = below.map((file) =>
+    vectorsFile.test(file.path) ? { ...file, path: file.path.replace('.yaml', '-base.yaml') } : file,
   );
+  return [...inherited.filter((file) => !own.some((mine) => mine.path === file.path)), ...own];
 };
 
 /** Nothing is read before its size is known, nor anything of a folder that is no family. */
-const readFolder = async (dir: string): Promise<SourceFile[] | ContentFinding> => {
+const readFolder = async (dir: string): Promise<FoundFile[] | ContentFinding> => {
   const shown = relative(process.cwd(), dir) || '.';
   const stat = await lstat(dir).catch(() => null);
   if (!stat?.isDirectory()) {
@@ -55,7 +83,7 @@ const readFolder = async (dir: string): Promise<SourceFile[] | ContentFinding> =
     const message = `family.yaml is missing in ${shown}: expected the folder of a family`;
     return { code: 'missing-file', file: 'family.yaml', message };
   }
-  const files: SourceFile[] = [];
+  const files: FoundFile[] = [];
   let total = 0;
   const tooLarge = (file: string, observed: string, limit: string): ContentFinding => ({
     code: 'too-large',
@@ -73,22 +101,9 @@ const readFolder = async (dir: string): Promise<SourceFile[] | ContentFinding> =
     if (size > limits.fileBytes) return tooLarge(name, `${size} bytes`, `${limits.fileBytes} in one file`);
     if (total > limits.totalBytes) return tooLarge(shown, `more than ${limits.totalBytes} bytes`, 'that in all files');
     if (files.length >= limits.files) return tooLarge(shown, `more than ${limits.files} files`, 'that');
-    files.push({ path: name, bytes: await readFile(path) });
+    files.push({ path: name, bytes: await readFile(path), origin: path });
   }
   return files;
-};
-
-/** The vectors of a base stay: new ones are added after them. What is no list is left for readFamily to name. */
-const mergeVectors = (below: readonly SourceFile[], own: readonly SourceFile[]): SourceFile => {
-  const sources = [below, own].flatMap((files) => files.find((file) => file.path === 'vectors.yaml') ?? []);
-  const merged: unknown[] = [];
-  for (const source of sources) {
-    const list = parseQuietly(source.bytes);
-    if (!Array.isArray(list)) return source;
-    merged.push(...list);
-  }
-  const text = merged.map((vector) => `- ${JSON.stringify(vector)}\n`).join('');
-  return { path: 'vectors.yaml', bytes: new TextEncoder().encode(text) };
 };
 
 const baseOf = (files: readonly SourceFile[]): string | null => {

@@ -16,7 +16,7 @@ const programs = [
 
 /**
  * Fetches a package of a suite's `main` with everything it depends on and unpacks it below `dir`/root, using `dir` for its
- * own files meanwhile. Returns that root and the package's full version. Throws SRP_DEP_* naming what is missing.
+ * own files meanwhile. A suite of backports or of security takes its base along. Returns that root and the package's full version. Throws SRP_DEP_* naming what is missing.
  */
 export const unpackPackage = async (
   suite: string,
@@ -24,7 +24,11 @@ export const unpackPackage = async (
   dir: string,
 ): Promise<{ readonly root: string; readonly packageVersion: string }> => {
   demandPrograms();
+  const base = suite.replace(/-(backports|security)$/, '');
   const mirror = await findMirror();
+  const archivesOf = suite.endsWith('-security')
+    ? [[await findSecurityMirror(mirror), suite] as const, [mirror, base] as const]
+    : [...new Set([suite, base])].map((one) => [mirror, one] as const);
   const apt = join(dir, 'apt');
   const archives = join(apt, 'archives');
   await Promise.all([
@@ -34,12 +38,16 @@ export const unpackPackage = async (
   await writeFile(join(apt, 'status'), '');
   await writeFile(
     join(apt, 'sources.list'),
-    `deb [signed-by=${keyring} arch=amd64 lang=none target=Packages] ${mirror} ${suite} main\n`,
+    archivesOf
+      .map(
+        ([address, one]) => `deb [signed-by=${keyring} arch=amd64 lang=none target=Packages] ${address} ${one} main\n`,
+      )
+      .join(''),
   );
   await writeFile(join(apt, 'apt.conf'), aptConfiguration(apt));
   try {
     await run('apt-get', ['-c', join(apt, 'apt.conf'), '-q', 'update']);
-    await run('apt-get', ['-c', join(apt, 'apt.conf'), '-q', '-y', '--download-only', 'install', name]);
+    await run('apt-get', ['-c', join(apt, 'apt.conf'), '-q', '-y', '-t', suite, '--download-only', 'install', name]);
   } catch (cause) {
     throw new SigrelError(
       'SRP_DEP_ARCHIVE',
@@ -89,6 +97,40 @@ const findMirror = async (): Promise<string> => {
     'SRP_DEP_MIRROR',
     "this machine's apt configuration names no Debian archive: set SIGREL_DEBIAN_MIRROR to its address (the folder that has dists/ and pool/)",
   );
+};
+
+/** Security updates lie beside the archive: SIGREL_DEBIAN_SECURITY_MIRROR, the machine's own, else by the archive's address. */
+const findSecurityMirror = async (mirror: string): Promise<string> => {
+  const given = process.env.SIGREL_DEBIAN_SECURITY_MIRROR;
+  if (given) return given;
+  const format = '$(REPO_URI) $(RELEASE) $(COMPONENT)';
+  const targets = await run('apt-get', [
+    ...['indextargets', '--no-release-info', '--format', format],
+    'Created-By: Packages',
+  ]);
+  const own = targets
+    .split('\n')
+    .map((line) => line.trim().split(' '))
+    .find(([, suite = '', component]) => /^[a-z]+-security$/.test(suite) && component === 'main');
+  return own?.[0] ?? mirror.replace(/\/debian\/?$/, '/debian-security/');
+};
+
+const reachMs = 10_000;
+
+/** Whether engines can be fetched from Debian here: the platform, the programs, and an archive that answers. */
+export const canReachDebian = async (): Promise<boolean> => {
+  if (process.platform !== 'linux' || process.arch !== 'x64') return false;
+  try {
+    demandPrograms();
+    const mirror = (await findMirror()).replace(/\/?$/, '/');
+    const answered = await fetch(`${mirror}dists/stable/InRelease`, {
+      method: 'HEAD',
+      signal: AbortSignal.timeout(reachMs),
+    });
+    return answered.ok;
+  } catch {
+    return false;
+  }
 };
 
 /** Suites of the archive itself: others (security, third parties that borrow a code name) are somewhere else. */

@@ -1,12 +1,16 @@
-/** One engine run: a process group of its own, hard limits, no network, killed as a group. */
+/** One engine run: processes of its own, hard limits, no network, ended all together. */
 import { spawn } from 'node:child_process';
+import { closeSync, openSync, readFileSync } from 'node:fs';
 import { SigrelError } from '../../domain/errors.ts';
 import { onPath } from '../servers/processes.ts';
 
 export type Limits = {
   readonly wallMs: number;
   readonly cpuSeconds: number;
-  readonly addressSpaceBytes: number;
+  /** null: not limited, for runtimes that reserve far more than they use (WebAssembly, Python's native code). */
+  readonly addressSpaceBytes: number | null;
+  /** Looked at while it runs: what grows faster than that is ended by the address space, or by the kernel. */
+  readonly residentBytes: number;
   readonly fileBytes: number;
 };
 
@@ -15,49 +19,97 @@ export const defaultLimits: Limits = {
   wallMs: 60_000,
   cpuSeconds: 60,
   addressSpaceBytes: 4 * 2 ** 30,
+  residentBytes: 3 * 2 ** 30,
   fileBytes: 256 * 2 ** 20,
 };
+
+/** An engine has a handful; a fork bomb has as many as it is allowed. */
+const mostProcesses = 64;
 
 export type Ended = {
   readonly exit: number | null;
   readonly signal: string | null;
   readonly timedOut: boolean;
+  /** Why it was ended before its time, for people; null: it was not. */
+  readonly exceeded: string | null;
   /** The end of both outputs, 16 KB at most. */
   readonly output: string;
+  /** Largest resident size of the engine's process, sampled; null where /proc does not tell. */
+  readonly peakBytes: number | null;
 };
 
-let networkless: Promise<readonly string[]> | undefined;
+/** Often at first: a small run is over after a few of these. */
+const sampleEveryMs = (sinceMs: number): number => (sinceMs < 200 ? 4 : 20);
+
+const read = (path: string): string => {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch {
+    return ''; // ended, or no such system
+  }
+};
+
+/** The process and what it started, at most `most` of them. */
+const family = (pid: number, most: number): readonly number[] => {
+  const found = [pid];
+  for (let at = 0; at < found.length && found.length <= most; at += 1) {
+    const children = read(`/proc/${found[at]}/task/${found[at]}/children`).split(' ');
+    found.push(...children.filter((one) => one !== '').map(Number));
+  }
+  return found;
+};
+
+/** The kernel's own high-water mark: a late sample misses only what was added since. */
+const residentPeak = (pid: number): number =>
+  Number(/^VmHWM:\s+(\d+) kB$/m.exec(read(`/proc/${pid}/status`))?.[1] ?? 0) * 1024;
+
+let wrapping: Promise<readonly string[]> | undefined;
 
 /**
- * Runs the command to its end; the group is gone when it resolves. Rejects only when the command cannot be limited or the
- * caller aborts (with the signal's reason), never for what the engine does.
+ * Runs the command to its end; nothing of it is left when this resolves. Rejects only when the command cannot be limited or
+ * the caller aborts (with the signal's reason), never for what the engine does.
  */
 export const runIsolated = async (
   command: readonly string[],
-  options: { readonly cwd: string; readonly limits: Limits; readonly signal?: AbortSignal },
+  options: {
+    readonly cwd: string;
+    readonly limits: Limits;
+    readonly signal?: AbortSignal;
+    readonly env?: Readonly<Record<string, string>>;
+    /** Where its standard output goes, whole; without it only the end is kept. */
+    readonly outputFile?: string;
+  },
 ): Promise<Ended> => {
-  const { wallMs, cpuSeconds, addressSpaceBytes, fileBytes } = options.limits;
-  networkless ??= findNetworkless();
-  const args = [
+  const { wallMs, cpuSeconds, addressSpaceBytes, residentBytes, fileBytes } = options.limits;
+  wrapping ??= findWrapping();
+  const before = await wrapping;
+  const limited = [
+    'prlimit',
     // One second between the soft and the hard limit: the engine dies of SIGXCPU, which tells it from any other kill.
-    ...[`--cpu=${cpuSeconds}:${cpuSeconds + 1}`, `--as=${addressSpaceBytes}`, `--fsize=${fileBytes}`],
-    ...['--core=0', '--', ...(await networkless), ...command],
+    ...[`--cpu=${cpuSeconds}:${cpuSeconds + 1}`, `--fsize=${fileBytes}`, '--core=0'],
+    ...(addressSpaceBytes === null ? [] : [`--as=${addressSpaceBytes}`]),
+    '--',
   ];
+  const [program = '', ...args] = [...before, ...(hasPrlimit() ? limited : []), ...command];
   options.signal?.throwIfAborted();
+  const out = options.outputFile === undefined ? null : openSync(options.outputFile, 'w');
   return new Promise((resolve, reject) => {
-    const child = spawn('prlimit', args, {
+    const child = spawn(program, args, {
       cwd: options.cwd,
       detached: true, // leads a group: killing only the wrapper would leave the engine running
-      stdio: ['ignore', 'pipe', 'pipe'],
-      env: { PATH: process.env.PATH ?? '', LC_ALL: 'C', HOME: options.cwd, TMPDIR: options.cwd },
+      stdio: ['ignore', out ?? 'pipe', 'pipe'],
+      env: { PATH: process.env.PATH ?? '', LC_ALL: 'C', HOME: options.cwd, TMPDIR: options.cwd, ...options.env },
     });
     let output = '';
     let timedOut = false;
+    let exceeded: string | null = null;
+    let peakBytes: number | null = null;
     const keep = (chunk: Buffer) => {
       output = (output + chunk.toString('utf8')).slice(-16_384);
     };
-    child.stdout.on('data', keep);
-    child.stderr.on('data', keep);
+    if (out !== null) closeSync(out);
+    child.stdout?.on('data', keep);
+    child.stderr?.on('data', keep);
     const kill = () => {
       if (child.pid === undefined) return;
       try {
@@ -66,42 +118,88 @@ export const runIsolated = async (
         // nobody is left in the group
       }
     };
+    const exceed = (why: string): void => {
+      exceeded ??= why;
+      kill();
+    };
+    const started = performance.now();
+    const look = () => {
+      sampling = setTimeout(look, sampleEveryMs(performance.now() - started));
+      if (child.pid === undefined) return;
+      const all = family(child.pid, mostProcesses);
+      const peak = Math.max(...all.map(residentPeak));
+      if (peak > 0) peakBytes = Math.max(peakBytes ?? 0, peak);
+      if (peak > residentBytes) exceed(`ended: it used ${Math.round(peak / 2 ** 20)} MB of memory`);
+      if (all.length > mostProcesses) exceed(`ended: it started more than ${mostProcesses} processes`);
+    };
+    let sampling = setTimeout(look, 0);
     const timer = setTimeout(() => {
       timedOut = true;
       kill();
     }, wallMs);
     const settle = (finish: () => void) => {
       clearTimeout(timer);
+      clearTimeout(sampling);
       options.signal?.removeEventListener('abort', kill);
       finish();
     };
     options.signal?.addEventListener('abort', kill, { once: true });
     child.on('error', (cause) =>
       settle(() =>
-        reject(
-          new SigrelError('SRP_DEP_PRLIMIT', 'prlimit could not be started: install the package util-linux', { cause }),
-        ),
+        reject(new SigrelError('SRP_DEP_START', `${program} could not be started: ${cause.message}`, { cause })),
       ),
     );
     // A descendant that outlives the leader would hold the pipes open, and `close` would wait for it.
     child.on('exit', kill);
-    child.on('close', (exit, signal) =>
-      settle(() =>
-        options.signal?.aborted ? reject(options.signal.reason) : resolve({ exit, signal, timedOut, output }),
-      ),
+    child.on('close', (code, signal) =>
+      settle(() => {
+        if (options.signal?.aborted) return reject(options.signal.reason);
+        const ended = { exceeded, timedOut, output, peakBytes };
+        resolve({ ...ended, ...endOf(code, signal, before.length > 0) });
+      }),
     );
   });
 };
 
-/** `unshare` where this user may use it; in a container it often may not, which is said once. */
-const findNetworkless = async (): Promise<readonly string[]> => {
-  for (const flags of onPath('unshare') === null ? [] : [['--net'], ['--map-root-user', '--net']]) {
+/** A wrapper that waits for the engine tells its signal as 128 and the signal's number, as a shell does. */
+const endOf = (exit: number | null, signal: string | null, wrapped: boolean): Pick<Ended, 'exit' | 'signal'> => {
+  if (!wrapped || exit === null || exit <= 128 || exit > 128 + 31) return { exit, signal };
+  const name = signals[exit - 128];
+  return name === undefined ? { exit, signal } : { exit: null, signal: name };
+};
+const signals: Readonly<Record<number, string>> = {
+  ...{ 4: 'SIGILL', 6: 'SIGABRT', 7: 'SIGBUS', 8: 'SIGFPE', 9: 'SIGKILL', 11: 'SIGSEGV', 15: 'SIGTERM' },
+  ...{ 24: 'SIGXCPU', 25: 'SIGXFSZ', 31: 'SIGSYS' },
+};
+
+let prlimitThere: boolean | undefined;
+
+const hasPrlimit = (): boolean => {
+  if (prlimitThere === undefined) {
+    prlimitThere = onPath('prlimit') !== null;
+    if (!prlimitThere)
+      process.emitWarning('engines run with a limit of time only: there is no prlimit (util-linux) here');
+  }
+  return prlimitThere;
+};
+
+/** The first process of a namespace ignores most signals: an engine that crashes must not be the first. */
+const first = ['sh', '-c', '"$@"; exit $?', 'sh'];
+
+/**
+ * `unshare` as far as this user may use it: without network, and in a process namespace of its own, whose end is the end of
+ * everything in it, whatever group or session it moved to.
+ */
+const findWrapping = async (): Promise<readonly string[]> => {
+  const apart = ['--pid', '--fork', '--kill-child'];
+  const ways = [['--net', ...apart], ['--map-root-user', '--net', ...apart], ['--net'], ['--map-root-user', '--net']];
+  for (const flags of onPath('unshare') === null ? [] : ways) {
     const works = await new Promise<boolean>((resolve) => {
       const probe = spawn('unshare', [...flags, '--', 'true'], { stdio: 'ignore' });
       probe.on('error', () => resolve(false));
       probe.on('close', (code) => resolve(code === 0));
     });
-    if (works) return ['unshare', ...flags, '--'];
+    if (works) return ['unshare', ...flags, '--', ...(flags.includes('--pid') ? first : [])];
   }
   process.emitWarning('engines run with this machine\'s network: "unshare --net" is not allowed for this user here');
   return [];

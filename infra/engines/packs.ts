@@ -1,30 +1,66 @@
 /**
- * Engine packs: Debian's Suricata of several suites, each in a folder of the user's cache with its own loader, C library
- * and data. A pack holds the files that the engine really links or reads (about 35 MB of 115 MB), as plain files.
+ * Engine packs: each engine version in a folder of the user's cache, with its own loader, C library and data where it is a
+ * program of Debian's, as a package of npm or PyPI where it is a library. A pack holds the files that the engine really
+ * links or reads, as plain files; its digest over them is the engine's identity.
  */
 import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { copyFile, mkdir, readdir, readFile, realpath, rm, writeFile } from 'node:fs/promises';
-import { basename, join, sep } from 'node:path';
+import { basename, dirname, join, sep } from 'node:path';
 import { SigrelError } from '../../domain/errors.ts';
 import type { EngineBuild } from '../../domain/release.ts';
 import { cacheRoot, fillOnce } from '../servers/cache.ts';
 import { run } from '../servers/processes.ts';
 import { type Progress, step } from '../servers/progress.ts';
 import { unpackPackage } from './debian.ts';
+import { fetchNpm } from './npm.ts';
 import packs from './packs.json' with { type: 'json' };
+import { fetchPypi, pypiIsHere } from './pypi.ts';
 
 export type Pack = {
   readonly build: EngineBuild;
   readonly dir: string;
-  /** The version that packs.json names; `build.version` is the one that the suite had. */
+  /** The version that packs.json names; `build.version` is the one that the source had. */
   readonly wanted: string;
 };
 
-type Wanted = (typeof packs.packs)[number];
+/** An entry of packs.json: exactly one source. `npm` and `pypi` are digests of the one file that is taken. */
+type Wanted = {
+  readonly engine: string;
+  readonly version: string;
+  readonly debian?: string;
+  readonly npm?: string;
+  readonly pypi?: string;
+};
+
+const wantedPacks: readonly Wanted[] = packs.packs;
+const nameOf = ({ engine, version }: Wanted): string => `${engine}@${version}`;
+const sourceOf = ({ debian, npm }: Wanted): string => (debian ? `Debian ${debian}` : npm ? 'npm' : 'PyPI');
 
 const loader = join('lib', 'ld-linux-x86-64.so.2');
-const engine = join('bin', 'suricata');
+
+/** Debian's packages: the program, how it tells its version, and what it reads that no linker names. */
+const programs: Readonly<
+  Record<string, { path: string; versionFlag: string; data: readonly (readonly [string, string])[] }>
+> = {
+  suricata: {
+    path: join('usr', 'bin', 'suricata'),
+    versionFlag: '-V',
+    data: [
+      ...['classification.config', 'reference.config', 'threshold.config'].map(
+        (file) => [join('etc', 'suricata', file), join('etc', file)] as const,
+      ),
+      // Opened at run time by rules that look at file types; otherwise the host's would be.
+      [join('usr', 'lib', 'file', 'magic.mgc'), join('share', 'magic.mgc')],
+    ],
+  },
+  yara: {
+    path: join('usr', 'bin', 'yara'),
+    versionFlag: '--version',
+    data: [[join('usr', 'lib', 'file', 'magic.mgc'), join('share', 'magic.mgc')]],
+  },
+  clamav: { path: join('usr', 'bin', 'clamscan'), versionFlag: '--version', data: [] },
+};
 
 /** What packs.json names, e.g. `suricata@6.0.1`, and where it is or would be. */
 export type KnownPack = {
@@ -39,84 +75,140 @@ export type KnownPack = {
 /** Every pack there could be, in the order of packs.json, without fetching anything. */
 export const listPacks = (): Promise<readonly KnownPack[]> =>
   Promise.all(
-    packs.packs.map(async (wanted) => {
+    wantedPacks.map(async (wanted) => {
       const dir = folderOf(wanted);
       const text = await readFile(join(dir, 'pack.json'), 'utf8').catch(() => null);
       return {
-        ...{ name: wanted.package, version: wanted.expected, source: `Debian ${wanted.suite}`, dir },
+        ...{ name: wanted.engine, version: wanted.version, source: sourceOf(wanted), dir },
         build: text === null ? null : (JSON.parse(text) as EngineBuild),
       };
     }),
   );
 
+/** Names (`yara@4.0.5`) of all packs of these engines that this machine can have. */
+export const packsOf = (engines: readonly string[]): readonly string[] =>
+  wantedPacks.filter((wanted) => engines.includes(wanted.engine) && (!wanted.pypi || pypiIsHere())).map(nameOf);
+
 /**
- * Packs by what packs.json calls them (all, when not given), in its order; what is in the cache is used without asking the
- * archive. Throws SRP_MISSING_ENGINE for a name that is not there.
+ * Packs by name (all that this machine can have, when none is given), in the order of packs.json; what is in the cache is used
+ * without asking its source. Throws SRP_MISSING_ENGINE for a name that is not there, SRP_DEP_* when a source cannot be
+ * reached, SRP_INTEGRITY_PACK when files of a pack have changed.
  */
 export const acquirePacks = async (progress: Progress, names?: readonly string[]): Promise<readonly Pack[]> => {
-  const known = packs.packs.map((wanted) => `${wanted.package}@${wanted.expected}`);
+  const known = wantedPacks.map(nameOf);
   const unknown = names?.find((name) => !known.includes(name));
   if (unknown !== undefined) {
     const message = `there is no engine "${unknown}"; known are ${known.join(', ')}`;
     throw new SigrelError('SRP_MISSING_ENGINE', message, { details: { engine: unknown } });
   }
-  const chosen = packs.packs.filter(({ package: name, expected }) => names?.includes(`${name}@${expected}`) ?? true);
-  const settled = await Promise.allSettled(chosen.map((wanted) => acquirePack(wanted, progress)));
+  const left = names === undefined && !pypiIsHere() ? wantedPacks.filter(({ pypi }) => pypi) : [];
+  if (left.length > 0)
+    progress(`${left.map(nameOf).join(', ')} left out: they need Linux on x64 and Python 3.9 with pip`);
+  const chosen = wantedPacks.filter((wanted) => names?.includes(nameOf(wanted)) ?? !left.includes(wanted));
+  const settled: PromiseSettledResult<Pack>[] = [];
+  const waiting = [...chosen.entries()];
+  const work = async (): Promise<void> => {
+    for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) {
+      const [index, wanted] = next;
+      settled[index] = await acquirePack(wanted, progress).then(
+        (value) => ({ status: 'fulfilled', value }),
+        (reason) => ({ status: 'rejected', reason }),
+      );
+    }
+  };
+  await Promise.all(Array.from({ length: atOnce }, work));
   return settled.map((result) => {
     if (result.status === 'rejected') throw result.reason;
     return result.value;
   });
 };
 
-const folderOf = ({ suite, package: name, expected }: Wanted): string =>
-  join(cacheRoot(), 'engines', `${suite}-${name}-for-${expected}`);
+/** Fetching waits for the network, unpacking for the disk. */
+const atOnce = 3;
 
-const acquirePack = async (wanted: Wanted, progress: Progress): Promise<Pack> => {
-  const { suite, package: name, expected } = wanted;
-  const what = `${name} of Debian ${suite}`;
-  // The folder says what was asked for, pack.json what it is: with another wish the archive is asked again.
-  const dir = await fillOnce(folderOf(wanted), (temporary) =>
-    step(progress, `${what}: fetching and unpacking, once for this user`, () => makePack(wanted, temporary)),
-  );
-  const build: EngineBuild = JSON.parse(await readFile(join(dir, 'pack.json'), 'utf8'));
-  if (build.version !== expected) {
-    progress(`${what} is ${build.version} (${build.packageVersion}), not ${expected}: used as an engine of its own`);
-  }
-  return { build, dir, wanted: expected };
+const folderOf = (wanted: Wanted): string => {
+  const { engine, version, debian, npm } = wanted;
+  const source = debian ?? (npm ? 'npm' : 'pypi');
+  return join(cacheRoot(), 'engines', `${source}-${engine}-for-${version}`);
 };
 
-/** Command and arguments that start the pack's engine with the pack's libraries only, whatever the host has. */
-export const engineCommand = (dir: string): string[] => [
+const acquirePack = async (wanted: Wanted, progress: Progress): Promise<Pack> => {
+  const { engine, version } = wanted;
+  const what = `${engine} ${version} of ${sourceOf(wanted)}`;
+  // The folder says what was asked for, pack.json what it is: with another wish the source is asked again.
+  const dir = await fillOnce(folderOf(wanted), (temporary) =>
+    step(progress, `${what}: fetching, once for this user`, () => makePack(wanted, temporary)),
+  );
+  const build: EngineBuild = JSON.parse(await readFile(join(dir, 'pack.json'), 'utf8'));
+  await checkUnchanged(dir, build);
+  if (build.version !== version) {
+    progress(`${what} is ${build.version} (${build.packageVersion}) by now: used as an engine of its own`);
+  }
+  return { build, dir, wanted: version };
+};
+
+const checked = new Set<string>();
+
+/** Once per process: an engine whose files were changed answers for another one. */
+const checkUnchanged = async (dir: string, build: EngineBuild): Promise<void> => {
+  if (checked.has(dir)) return;
+  const digest = await digestOf(dir);
+  if (digest !== build.digest) {
+    const message = `the files of ${build.name} ${build.version} in ${dir} have changed: its digest is ${digest.slice(0, 12)}, expected ${build.digest.slice(0, 12)}. Remove the folder, and it is fetched again`;
+    throw new SigrelError('SRP_INTEGRITY_PACK', message, { details: { engine: build.name } });
+  }
+  checked.add(dir);
+};
+
+/** Command and arguments that start the pack's program with the pack's libraries only, whatever the host has. */
+export const engineCommand = ({ dir, build }: Pick<Pack, 'dir' | 'build'>): string[] => [
   join(dir, loader),
   '--inhibit-cache',
   ...['--library-path', join(dir, 'lib')],
-  join(dir, engine),
+  join(dir, 'bin', basename(programs[build.name]?.path ?? build.name)),
 ];
 
-const makePack = async ({ suite, package: name }: Wanted, dir: string): Promise<void> => {
-  const { root, packageVersion } = await unpackPackage(suite, name, dir);
-  await Promise.all(['bin', 'lib', 'etc', 'share'].map((folder) => mkdir(join(dir, folder))));
-  await copyFile(join(root, 'usr', 'bin', 'suricata'), join(dir, engine));
-  for (const library of await linkedLibraries(root)) await copyFile(library, join(dir, 'lib', basename(library)));
-  for (const file of ['classification.config', 'reference.config', 'threshold.config']) {
-    await copyFile(join(root, 'etc', 'suricata', file), join(dir, 'etc', file));
-  }
-  // Opened at run time by rules that look at file types; otherwise the host's would be.
-  await copyFile(join(root, 'usr', 'lib', 'file', 'magic.mgc'), join(dir, 'share', 'magic.mgc'));
-  await rm(root, { recursive: true });
-  const digest = await digestOf(dir);
-  const build: EngineBuild = { name, version: await versionOf(dir), packageVersion, digest };
+const makePack = async (wanted: Wanted, dir: string): Promise<void> => {
+  const { engine: name } = wanted;
+  const found = await (wanted.debian !== undefined
+    ? makeProgram(name, wanted.debian, dir)
+    : wanted.npm !== undefined
+      ? fetchNpm(wanted.version, wanted.npm, dir)
+      : fetchPypi(wanted.version, wanted.pypi ?? '', dir));
+  const build: EngineBuild = { name, ...found, digest: await digestOf(dir) };
   await writeFile(join(dir, 'pack.json'), `${JSON.stringify(build, null, 2)}\n`);
 };
 
-/** The shared objects that the engine links, directly or not, and the loader; named by the pack's own loader. */
-const linkedLibraries = async (root: string): Promise<string[]> => {
+const makeProgram = async (
+  name: string,
+  suite: string,
+  dir: string,
+): Promise<{ readonly version: string; readonly packageVersion: string }> => {
+  const program = programs[name];
+  if (!program) throw new SigrelError('SRP_BUG_PACK', `nobody says how a pack of ${name} is made`);
+  const { root, packageVersion } = await unpackPackage(suite, name, dir);
+  await Promise.all(['bin', 'lib', 'etc', 'share'].map((folder) => mkdir(join(dir, folder))));
+  await copyFile(join(root, program.path), join(dir, 'bin', basename(program.path)));
+  for (const library of await linkedLibraries(root, program.path)) {
+    await copyFile(library, join(dir, 'lib', basename(library)));
+  }
+  for (const [from, to] of program.data) {
+    await mkdir(dirname(join(dir, to)), { recursive: true });
+    await copyFile(join(root, from), join(dir, to));
+  }
+  await rm(root, { recursive: true });
+  const unknown = { name, version: '', packageVersion, digest: '' };
+  return { version: await versionOf({ dir, build: unknown }, program.versionFlag), packageVersion };
+};
+
+/** The shared objects that the program links, directly or not, and the loader; named by the pack's own loader. */
+const linkedLibraries = async (root: string, program: string): Promise<string[]> => {
   const folders = ['lib', join('usr', 'lib')].map((folder) => join(root, folder, 'x86_64-linux-gnu'));
   const own = folders.map((folder) => join(folder, basename(loader))).find((path) => existsSync(path));
   if (own === undefined) throw new SigrelError('SRP_ENGINE_PACK', `no loader among the files unpacked in ${root}`);
   const said = await run(own, [
     ...['--inhibit-cache', '--library-path', folders.join(':')],
-    ...['--list', join(root, 'usr', 'bin', 'suricata')],
+    ...['--list', join(root, program)],
   ]);
   const base = await realpath(root);
   const found = parseLinked(said);
@@ -139,12 +231,12 @@ export const parseLinked = (said: string): string[] =>
     return /=> (\/.+) \(0x[0-9a-f]+\)$/.exec(line)?.[1] ?? [];
   });
 
-const versionOf = async (dir: string): Promise<string> => {
-  const [command = '', ...args] = engineCommand(dir);
-  const said = await run(command, [...args, '-V']);
-  const version = /version (\d+(?:\.\d+)+)/.exec(said)?.[1];
+const versionOf = async (pack: Pick<Pack, 'dir' | 'build'>, flag: string): Promise<string> => {
+  const [command = '', ...args] = engineCommand(pack);
+  const said = await run(command, [...args, flag]);
+  const version = /(\d+(?:\.\d+)+)/.exec(said)?.[1];
   if (version) return version;
-  throw new SigrelError('SRP_ENGINE_PACK', `the engine in ${dir} does not say its version: ${said.trim()}`);
+  throw new SigrelError('SRP_ENGINE_PACK', `the engine in ${pack.dir} does not say its version: ${said.trim()}`);
 };
 
 /** Identity of a pack: SHA-256 over its files, sorted by path, each with the SHA-256 of its content. */
@@ -153,8 +245,10 @@ const digestOf = async (dir: string): Promise<string> => {
   const files = entries.filter((entry) => entry.isFile()).map((entry) => join(entry.parentPath, entry.name));
   const all = createHash('sha256');
   for (const file of files.sort()) {
+    const name = file.slice(dir.length + 1);
+    if (name === 'pack.json') continue; // names the digest itself
     const content = createHash('sha256').update(await readFile(file));
-    all.update(`${file.slice(dir.length + 1)}\n${content.digest('hex')}\n`);
+    all.update(`${name}\n${content.digest('hex')}\n`);
   }
   return all.digest('hex');
 };

@@ -1,5 +1,6 @@
 /** The engine's configuration: our own and the same for every version, so that a difference is the engine's and not its packager's. */
 import { join } from 'node:path';
+import type { EngineInput } from '../../domain/ports.ts';
 
 /** As in Debian's packages: a rule for a protocol that devices have switched off must not load in the matrix. */
 const off = ['modbus', 'dnp3', 'enip', 'pgsql'];
@@ -13,14 +14,20 @@ const on = [
  * `major`: the engine's first version number. `data`: folder with classification, reference and threshold files and the
  * file type database of the pack. `log`: an empty folder, which gets `eve.json` and `suricata.log`.
  *
- * Exception policies are off, so that what is dropped was dropped by a rule and not because the engine distrusts a capture.
+ * Unless a device that fails closed is meant, exception policies are off, so that what is dropped was dropped by a rule and not
+ * because the engine distrusts a capture.
  */
-export const suricataConfig = (paths: { readonly pack: string; readonly log: string }, major: number): string => {
+export const suricataConfig = (
+  paths: { readonly pack: string; readonly log: string },
+  major: number,
+  { protocols = {}, failMode = 'fail-open' }: Pick<EngineInput, 'protocols' | 'failMode'> = {},
+): string => {
   const switches = [
     ...on.map((name) => ({ name, enabled: 'yes' })),
     ...off.map((name) => ({ name, enabled: 'no' })),
     { name: 'http2', enabled: major < 7 ? 'no' : 'yes' }, // experimental in version 6, and off in its package
-  ];
+  ].filter(({ name }) => protocols[name] === undefined);
+  for (const [name, on] of Object.entries(protocols)) switches.push({ name, enabled: on ? 'yes' : 'no' });
   return `%YAML 1.1
 ---
 vars:
@@ -59,7 +66,7 @@ outputs:
         - drop: { alerts: yes, flows: start }
         - stats: { totals: yes, threads: no }
 unix-command: { enabled: no }
-exception-policy: ignore
+exception-policy: ${failMode === 'fail-closed' ? 'drop-flow' : 'ignore'}
 app-layer:
   protocols:
 ${switches.map(({ name, enabled }) => `    ${name}: { enabled: ${enabled} }`).join('\n')}

@@ -8,7 +8,7 @@ type Completed = Extract<EngineRun, { kind: 'completed' }>;
 export type BlockedFlow = {
   readonly capture: string;
   /** null: no rule is named, the engine dropped it by itself. */
-  readonly signatureId: number | null;
+  readonly ruleId: number | null;
   readonly protocol: string;
   readonly srcIp: string;
   readonly srcPort: number | null;
@@ -59,6 +59,7 @@ export const gradeRun = (run: {
     words: `${words}${lastLines(ended.output)}`,
     wallMs,
   });
+  if (ended.exceeded !== null) return none('signal', ended.exceeded);
   if (ended.timedOut) return none('timeout', `killed after ${wallMs} ms`);
   if (ended.signal === 'SIGXCPU') return none('timeout', `killed after all of its processor time, ${wallMs} ms`);
   if (ended.signal !== null) return none('signal', `ended by ${ended.signal} after ${wallMs} ms`);
@@ -77,12 +78,13 @@ export const gradeRun = (run: {
     skipped: statistics.rules_skipped ?? 0, // version 6 knows no rules that it should skip
     alerts: placed.flatMap(({ record: { event_type, alert }, capture }) =>
       event_type === 'alert' && alert
-        ? [{ capture, signatureId: alert.signature_id, action: alert.action === 'blocked' ? 'blocked' : 'allowed' }]
+        ? [{ input: capture, ruleId: alert.signature_id, action: alert.action === 'blocked' ? 'blocked' : 'allowed' }]
         : [],
     ),
     blockedFlows: blockedFlows(placed),
     errors: parseErrors(run.words),
     wallMs,
+    peakBytes: ended.peakBytes,
   };
 };
 
@@ -110,7 +112,7 @@ const blockedFlows = (placed: readonly { readonly record: EveRecord; readonly ca
     const ends = [`${record.src_ip} ${record.src_port}`, `${record.dest_ip} ${record.dest_port}`].sort();
     const key = [capture, protocol, ...ends].join(' ');
     const known = flows.get(key);
-    const signatureId = known?.signatureId ?? record.alert?.signature_id ?? null;
+    const ruleId = known?.ruleId ?? record.alert?.signature_id ?? null;
     const flow = known ?? {
       capture,
       protocol,
@@ -119,7 +121,7 @@ const blockedFlows = (placed: readonly { readonly record: EveRecord; readonly ca
       destIp: record.dest_ip ?? '',
       destPort: record.dest_port ?? null,
     };
-    flows.set(key, { ...flow, signatureId });
+    flows.set(key, { ...flow, ruleId });
   }
   return [...flows.values()];
 };
@@ -130,7 +132,7 @@ const blockedFlows = (placed: readonly { readonly record: EveRecord; readonly ca
  * refusal follows stands for itself: version 6 drops rules with an unknown event without counting them anywhere.
  */
 export const parseErrors = (output: string): Completed['errors'] => {
-  const found: { line?: number; signatureId?: number; words: string }[] = [];
+  const found: { line?: number; ruleId?: number; words: string }[] = [];
   let reason: string | null = null;
   const flush = () => {
     if (reason !== null) found.push({ words: reason });
@@ -145,10 +147,10 @@ export const parseErrors = (output: string): Completed['errors'] => {
       reason = words;
       continue;
     }
-    const signatureId = /\bsid:\s*(\d+)/.exec(refused[1] ?? '')?.[1];
+    const ruleId = /\bsid:\s*(\d+)/.exec(refused[1] ?? '')?.[1];
     found.push({
       line: Number(refused[2]),
-      ...(signatureId ? { signatureId: Number(signatureId) } : {}),
+      ...(ruleId ? { ruleId: Number(ruleId) } : {}),
       words: reason ?? words,
     });
     reason = null;

@@ -6,8 +6,8 @@ import { mkdir, mkdtemp, readFile, rm, utimes, writeFile } from 'node:fs/promise
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { captureAddresses } from '../../domain/content/addresses.ts';
-import { SigrelError } from '../../domain/errors.ts';
-import type { EngineInput } from '../../domain/ports.ts';
+import type { EngineFile, EngineInput } from '../../domain/ports.ts';
+import { checkNames } from './inputs.ts';
 import { defaultLimits, type Limits, runIsolated } from './isolated.ts';
 import { engineCommand, type Pack } from './packs.ts';
 import { udpCapture } from './pcap.ts';
@@ -23,24 +23,25 @@ export const runSuricata = async (
   input: EngineInput,
   options: { readonly limits?: Limits; readonly signal?: AbortSignal } = {},
 ): Promise<SuricataRun> => {
-  checkNames(input.captures);
+  checkNames(input.inputs);
+  const given = await Promise.all(input.inputs.length > 0 ? input.inputs.map(readInput) : [loadOnly]);
   const dir = await mkdtemp(join(tmpdir(), 'sigrel-engine-'));
   try {
     const captures = join(dir, 'captures');
     const log = join(dir, 'log'); // fresh: an old event log would be appended to
     await Promise.all([mkdir(captures), mkdir(log)]);
-    for (const [index, { name, bytes }] of (input.captures.length > 0 ? input.captures : loadOnly).entries()) {
+    for (const [index, { name, bytes }] of given.entries()) {
       const path = join(captures, `${name}${suffix}`);
       await writeFile(path, bytes);
       await utimes(path, index + 1, index + 1); // the engine reads a folder in the order of modification
     }
     await writeFile(join(dir, 'content.rules'), input.rules);
-    const config = suricataConfig({ pack: pack.dir, log }, Number.parseInt(pack.build.version, 10));
+    const config = suricataConfig({ pack: pack.dir, log }, Number.parseInt(pack.build.version, 10), input);
     await writeFile(join(dir, 'suricata.yaml'), config);
     const started = performance.now();
     const ended = await runIsolated(
       [
-        ...engineCommand(pack.dir),
+        ...engineCommand(pack),
         ...['-c', join(dir, 'suricata.yaml'), '-S', join(dir, 'content.rules'), '-r', captures, '-l', log],
         // Captures taken on a sending machine have wrong checksums; one thread gives one order of events.
         ...['-k', 'none', '--runmode', 'single', ...(input.mode === 'ips' ? ['--simulate-ips'] : [])],
@@ -49,7 +50,7 @@ export const runSuricata = async (
     );
     const wallMs = Math.round(performance.now() - started);
     const [events, words] = await Promise.all([readWritten(log, 'eve.json'), readWritten(log, 'suricata.log')]);
-    return gradeRun({ ended, events, words, captureOf: attribution(input.captures), wallMs });
+    return gradeRun({ ended, events, words, captureOf: attribution(given), wallMs });
   } finally {
     await rm(dir, { recursive: true, force: true });
   }
@@ -57,30 +58,19 @@ export const runSuricata = async (
 
 const suffix = '.pcap';
 
-const loadOnly: EngineInput['captures'] = [
-  {
-    name: 'load-only',
-    bytes: udpCapture({
-      client: '192.0.2.1',
-      server: '192.0.2.2',
-      port: 9,
-      exchanges: [{ from: 'client', payload: Uint8Array.of(0) }],
-    }),
-  },
-];
+type Capture = { readonly name: string; readonly bytes: Uint8Array };
 
-const checkNames = (captures: EngineInput['captures']): void => {
-  const seen = new Set<string>();
-  for (const { name } of captures) {
-    if (!/^[\w-][\w.-]*$/.test(name)) {
-      throw new SigrelError(
-        'SRP_INPUT_CAPTURE',
-        `capture name "${name}"; expected letters, digits, dash, dot, underscore`,
-      );
-    }
-    if (seen.has(name)) throw new SigrelError('SRP_INPUT_CAPTURE', `capture name "${name}" is used twice in one run`);
-    seen.add(name);
-  }
+const readInput = async (input: EngineFile): Promise<Capture> =>
+  'bytes' in input ? input : { name: input.name, bytes: await readFile(input.path) };
+
+const loadOnly: Capture = {
+  name: 'load-only',
+  bytes: udpCapture({
+    client: '192.0.2.1',
+    server: '192.0.2.2',
+    port: 9,
+    exchanges: [{ from: 'client', payload: Uint8Array.of(0) }],
+  }),
 };
 
 /** An engine that died early wrote nothing; then its statistics are missing, which is graded. */
@@ -93,13 +83,13 @@ type EventPlace = { readonly srcIp: string; readonly destIp: string; readonly fi
  * Which capture an event belongs to: by the addresses that only one capture has. The engine's own file name lags by a
  * packet ("unknown" for the very first) and is wrong for alerts at the end of a flow; it is asked last.
  */
-const attribution = (captures: EngineInput['captures']): ((place: EventPlace) => string) => {
+const attribution = (captures: readonly Capture[]): ((place: EventPlace) => string) => {
   const owners = new Map<string, string | null>();
   for (const { name, bytes } of captures) {
     for (const address of captureAddresses(bytes)) owners.set(address, owners.has(address) ? null : name);
   }
   const names = new Set(captures.map(({ name }) => name));
-  const first = captures[0]?.name ?? loadOnly[0]?.name ?? '';
+  const first = captures[0]?.name ?? loadOnly.name;
   if (captures.length <= 1) return () => first;
   return ({ srcIp, destIp, file }) => {
     const byName = file.slice(file.lastIndexOf('/') + 1, -suffix.length);

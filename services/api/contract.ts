@@ -1,6 +1,6 @@
 /** What the api takes and gives, under /v1: shared with the programs that call it. */
 import { z } from 'zod';
-import type { FailMode } from '../../domain/release.ts';
+import type { FailMode, Waiver } from '../../domain/release.ts';
 import type { ReleaseState } from '../../domain/release-state.ts';
 import type { JudgeStatus } from '../../domain/stage-rule.ts';
 
@@ -41,6 +41,23 @@ export const commandRequest = z.strictObject({ by: person, reason: text.pipe(z.s
 export const commandKinds = ['approve', 'pause', 'resume', 'promote', 'halt', 'cancel'] as const;
 export type CommandAnswer = { readonly releaseId: string; readonly phase: string; readonly seq: number };
 
+const until = z.union([z.iso.date(), z.iso.datetime()]);
+
+/** POST /families/:family/exclusions and POST /releases/:id/overrides: the second person's request puts it in force. */
+export const excludeRequest = z.strictObject({
+  engine: text.pipe(z.string().min(1).max(200)),
+  by: person,
+  reason: text.pipe(z.string().trim().min(1).max(500)),
+  until,
+});
+export const overrideRequest = excludeRequest.omit({ engine: true }).extend({
+  cell: text.pipe(z.string().min(1).max(200)),
+});
+export type WaiverAnswer = { readonly waiver: Waiver; readonly inForce: boolean };
+
+/** GET /families/:family/waivers */
+export type WaiversAnswer = { readonly waivers: readonly (Waiver & { readonly inForce: boolean })[] };
+
 /** GET /releases/:id */
 export type ReleaseAnswer = {
   readonly release: ReleaseState;
@@ -59,6 +76,32 @@ export type ReleaseAnswer = {
   } | null;
 };
 export type ReleasesAnswer = { readonly releases: readonly ReleaseState[] };
+
+/**
+ * POST /fleet: devices as a file has them, for a matrix that knows the field before its devices poll. What a device says of
+ * itself is never overwritten.
+ */
+export const importRequest = z.strictObject({
+  devices: z
+    .array(
+      z.strictObject({
+        device: text.pipe(z.string().regex(/^[\w.:-]{1,100}$/, 'expected letters, digits, dash, dot, colon')),
+        /** `suricata@6.0.1` */
+        engine: text.pipe(
+          z.string().regex(/^[a-z][a-z-]*@[\w.+~-]+$/, 'expected an engine and its version: suricata@6.0.1'),
+        ),
+        failMode: z.enum(['fail-open', 'fail-closed']),
+      }),
+    )
+    .min(1)
+    .max(100_000),
+});
+export type ImportRequest = z.input<typeof importRequest>;
+/** `unknown`: versions that nobody has a pack of, with their devices: untested cells. */
+export type ImportAnswer = {
+  readonly imported: number;
+  readonly unknown: readonly { readonly engine: string; readonly devices: number }[];
+};
 
 /** GET /fleet */
 export type FleetAnswer = {

@@ -8,13 +8,14 @@ import {
   WorkflowUpdateRPCTimeoutOrCancelledError,
 } from '@temporalio/client';
 import { ApplicationFailure, defineSearchAttributeKey, SearchAttributeType } from '@temporalio/common';
-import { type Family, rulesText } from '../../domain/content/family.ts';
+import type { Family } from '../../domain/content/family.ts';
 import type { ContentFinding } from '../../domain/content/rules.ts';
 import { type Command, decide } from '../../domain/decide.ts';
 import { SigrelError } from '../../domain/errors.ts';
 import { releaseWorkflowId } from '../../domain/ids.ts';
-import type { BlobStore, DirectorStore, EvidenceReader, Inventory } from '../../domain/ports.ts';
-import type { Content, EngineBuild, Finding, Verdict } from '../../domain/release.ts';
+import { enginesOf } from '../../domain/matrix/plan.ts';
+import type { BlobStore, DirectorStore, EngineCatalogue, EvidenceReader, Inventory } from '../../domain/ports.ts';
+import type { Content, Finding, Verdict } from '../../domain/release.ts';
 import { isTerminal, phases, terminalPhases } from '../../domain/release-state.ts';
 import { parsePolicy, policyDigest } from '../../events/policy-schema.ts';
 import { decodeBundle } from '../../infra/content/bundle.ts';
@@ -32,8 +33,7 @@ export type ApiPorts = {
   readonly director: DirectorStore;
   readonly evidence: EvidenceReader;
   readonly inventory: Inventory;
-  /** Engines that there are packs of: the baseline of a new family is for these. */
-  readonly engines: readonly EngineBuild[];
+  readonly catalogue: EngineCatalogue;
   readonly now: () => number;
 };
 
@@ -61,17 +61,30 @@ const readPolicy = (family: Family) => {
   return parsed.policy;
 };
 
-/** Baseline content 1 for every engine there is a pack of. Repeating it with the same content changes nothing. */
+/**
+ * Baseline content 1 for every engine of the support contract and of the devices that are enrolled already. Repeating it with
+ * the same content changes nothing.
+ */
 export const initialiseFamily = async (
   ports: ApiPorts,
   request: { readonly bundle: string },
 ): Promise<{ family: string; content: Content }> => {
   const { family } = readBundle(request.bundle);
   readPolicy(family);
-  const bytes = new TextEncoder().encode(rulesText(family.rules));
+  const bytes = family.language.artefact(family.rules);
+  const promised = await Promise.all(family.support.map(({ engine }) => ports.catalogue.find(engine)));
+  const enrolled = (await ports.inventory.devices()).map(({ engine }) => engine);
+  const engines = enginesOf([
+    ...promised.filter((engine) => engine !== null),
+    ...enrolled.filter(({ name }) => family.language.engines.includes(name)),
+  ]);
+  if (engines.length === 0) {
+    const message = `the family ${family.name} has no engine: name the versions that customers run in support.yaml`;
+    throw new SigrelError('SRP_INPUT_SUPPORT', message);
+  }
   const content = await ports.director.initialiseFamily(
     family.name,
-    ports.engines.map((engine) => ({ engine, bytes })),
+    engines.map((engine) => ({ engine, bytes })),
   );
   return { family: family.name, content };
 };
@@ -101,10 +114,11 @@ export const startRelease = async (
   await ports.director.read(family.name);
   const releaseId = request.releaseId ?? `${family.name}-${timeId(ports.now())}`;
   await refuseSecond(ports, family.name, releaseId);
-  if ((await ports.inventory.devices()).length === 0) {
+  const devices = await ports.inventory.devices();
+  if (!devices.some(({ engine }) => family.language.engines.includes(engine.name))) {
     throw new SigrelError(
       'SRP_RULE_NO_FLEET',
-      'no device is enrolled, so there is no engine to test on; nothing was started. Wait until "sigrel fleet status" shows the fleet, or simulate one: sigrel fleet simulate --detach',
+      'no device of this kind is enrolled, so there is nobody to release to; nothing was started. Wait until "sigrel fleet status" shows the fleet, or simulate one: sigrel fleet simulate --detach',
     );
   }
   const input: ReleaseInput = {

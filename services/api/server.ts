@@ -5,23 +5,32 @@ import { z } from 'zod';
 import { SigrelError } from '../../domain/errors.ts';
 import { releaseWorkflowId } from '../../domain/ids.ts';
 import { engineId, segmentKey } from '../../domain/release.ts';
+import { isInForce } from '../../domain/waiver.ts';
 import type { Log } from '../../infra/kafka/client.ts';
 import { listReleases, readQuarantine, readRelease } from '../../infra/postgres/releases.ts';
+import { createWaivers } from '../../infra/postgres/waivers.ts';
 import {
   approveRequest,
   type CommandAnswer,
   commandKinds,
   commandRequest,
+  excludeRequest,
   type FamilyAnswer,
   type FleetAnswer,
   familyRequest,
+  type ImportAnswer,
+  importRequest,
+  overrideRequest,
   type Problem,
   type ReleaseAnswer,
   type ReleasesAnswer,
   releaseIdSchema,
   releaseQuery,
   releaseRequest,
+  type WaiverAnswer,
+  type WaiversAnswer,
 } from './contract.ts';
+import { importDevices } from './inventory.ts';
 import {
   type ApiPorts,
   commandRelease,
@@ -31,11 +40,13 @@ import {
   RefusedContent,
   startRelease,
 } from './releases.ts';
+import { excludeEngine, overrideCell } from './waivers.ts';
 
 /** A bundle is at most 64 MiB of files; base64 makes it a third longer. */
 const bodyLimit = 96 * 2 ** 20;
 
 const idOf = z.object({ id: releaseIdSchema });
+const familyOf = z.object({ family: z.string().min(1).max(80) });
 
 export const startApi = async (options: {
   readonly ports: ApiPorts;
@@ -130,6 +141,39 @@ export const startApi = async (options: {
       );
     }
   }
+
+  server.get(
+    '/v1/families/:family/waivers',
+    { schema: { params: familyOf } },
+    async (request): Promise<WaiversAnswer> => {
+      const waivers = await createWaivers(pool).list(request.params.family);
+      return { waivers: waivers.map((waiver) => ({ ...waiver, inForce: isInForce(waiver, ports.now()) })) };
+    },
+  );
+
+  server.post(
+    '/v1/families/:family/exclusions',
+    { schema: { params: familyOf, body: excludeRequest } },
+    (request): Promise<WaiverAnswer> => {
+      const { until, ...asked } = request.body;
+      return excludeEngine(ports, { ...asked, expiresAt: until, family: request.params.family });
+    },
+  );
+
+  server.post(
+    '/v1/releases/:id/overrides',
+    { schema: { params: idOf, body: overrideRequest } },
+    (request): Promise<WaiverAnswer> => {
+      const { until, ...asked } = request.body;
+      return overrideCell(ports, { ...asked, expiresAt: until, releaseId: request.params.id });
+    },
+  );
+
+  server.post(
+    '/v1/fleet',
+    { schema: { body: importRequest } },
+    (request): Promise<ImportAnswer> => importDevices(ports, request.body.devices),
+  );
 
   server.get('/v1/fleet', async (): Promise<FleetAnswer> => {
     const devices = await ports.inventory.devices();

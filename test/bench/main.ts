@@ -15,7 +15,7 @@ import { bundleFolder } from '../../apps/cli/content.ts';
 import { type Api, brokersOf, checkout, openApi, openConfig, readStream } from '../../apps/cli/context.ts';
 import { note, out, table } from '../../apps/cli/output.ts';
 import { watchRelease } from '../../apps/cli/watch.ts';
-import { rulesText } from '../../domain/content/family.ts';
+import { languageOf } from '../../domain/content/language.ts';
 import type { TelemetryRecord } from '../../domain/telemetry.ts';
 import type { NumberedEvent, StoredEvent } from '../../events/catalogue.ts';
 import type { Config } from '../../infra/config.ts';
@@ -132,15 +132,15 @@ const benchEngine = async (folder: string): Promise<number[]> => {
   const pack = (await acquirePacks(() => {})).at(-1);
   if (!pack) throw new Error('there is no engine');
   const runner = createEngineRunner([pack]);
-  const encode = (list: Parameters<typeof rulesText>[0]) => new TextEncoder().encode(rulesText(list));
+  const encode = languageOf('suricata').artefact;
   const times: number[] = [];
   for (let i = 0; i < releases; i += 1) {
     const started = performance.now();
     const { signal } = new AbortController();
-    const captures = [{ name: 'control', bytes: controls.capture }];
-    await runner.run(pack.build, { rules: encode([...controls.good, ...controls.bad]), captures, mode: 'ids' }, signal);
-    const all = vectors.map(({ name, capture }) => ({ name, bytes: capture }));
-    await runner.run(pack.build, { rules: encode(rules), captures: all, mode: 'ids' }, signal);
+    const inputs = [{ name: 'control', bytes: controls.input }];
+    await runner.run(pack.build, { rules: encode([...controls.good, ...controls.bad]), inputs, mode: 'ids' }, signal);
+    const all = vectors.map(({ name, bytes }) => ({ name, bytes }));
+    await runner.run(pack.build, { rules: encode(rules), inputs: all, mode: 'ids' }, signal);
     times.push(performance.now() - started);
   }
   return times;

@@ -79,7 +79,7 @@ describe('lint', () => {
     const programs = await sigrel('lint', folder, '--json');
     expect(programs.code).toBe(3);
     const { rules, cells } = JSON.parse(programs.out);
-    const rule = rules.find((one: { signatureId: number }) => one.signatureId === 1000033);
+    const rule = rules.find((one: { ruleId: number }) => one.ruleId === 1000033);
     expect(rule).toMatchObject({ file: 'rules/campaign.rules', line: 2 });
     const verdicts = Object.entries<{ verdict: string }>(rule.cells).map(([cell, { verdict }]) => [
       cell.replace(/-[0-9a-f]{8}\//, '/'),

@@ -2,11 +2,13 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, test } from 'vitest';
-import { type Family, rulesText } from '../../domain/content/family.ts';
-import { gradeCell } from '../../domain/gates.ts';
-import type { EngineRun } from '../../domain/ports.ts';
+import type { Family } from '../../domain/content/family.ts';
+import { cellsFor } from '../../domain/matrix/plan.ts';
+import { testCell } from '../../domain/matrix/test-cell.ts';
 import { loadFamily } from '../../infra/content/load-family.ts';
-import { acquirePacks, type Pack } from '../../infra/engines/packs.ts';
+import { acquirePacks, type Pack, packsOf } from '../../infra/engines/packs.ts';
+import { createEngineRunner } from '../../infra/engines/runner.ts';
+import { smokeCaptures } from '../../infra/engines/smoke.ts';
 import { runSuricata } from '../../infra/engines/suricata.ts';
 import { stderrProgress } from '../../infra/servers/progress.ts';
 
@@ -15,7 +17,7 @@ const text = (value: string) => new TextEncoder().encode(value);
 
 let packs: readonly Pack[];
 beforeAll(async () => {
-  packs = await acquirePacks(stderrProgress());
+  packs = await acquirePacks(stderrProgress(), packsOf(['suricata']));
 }, 900_000);
 
 const load = async (folder: string): Promise<Family> => {
@@ -25,31 +27,18 @@ const load = async (folder: string): Promise<Family> => {
 };
 
 const gradeAll = async (family: Family) => {
+  const engines = createEngineRunner(packs);
+  const smoke = smokeCaptures();
+  const cells = cellsFor(
+    packs.map(({ build }) => build),
+    family.configurations,
+    {},
+  );
   const results = [];
-  for (const pack of packs) {
-    for (const mode of family.modes) {
-      const run = (rules: string, captures: { name: string; bytes: Uint8Array }[]): Promise<EngineRun> =>
-        runSuricata(pack, { rules: text(rules), captures, mode });
-      const controls = await run(rulesText([...family.controls.good, ...family.controls.bad]), [
-        { name: 'control', bytes: family.controls.capture },
-      ]);
-      const content = await run(
-        rulesText(family.rules),
-        family.vectors.map(({ name, capture }) => ({ name, bytes: capture })),
-      );
-      const cell = { cellId: `${pack.build.version}/${mode}`, engine: pack.build, mode, devices: 1 };
-      const expected = {
-        rules: family.rules.map((rule) => rule.signatureId),
-        vectors: family.vectors,
-        controls: {
-          good: family.controls.good.length,
-          bad: family.controls.bad.length,
-          capture: 'control',
-          mustMatch: family.controls.mustMatch,
-        },
-      };
-      results.push(gradeCell(cell, expected, { controls, content }, 0));
-    }
+  for (const cell of cells) {
+    const content = { family, rules: family.rules, previous: null, goodware: [], smoke };
+    const { result } = await testCell({ engines, now: Date.now }, cell, content, new AbortController().signal);
+    results.push({ ...result, cellId: `${cell.engine.version}/${cell.mode}` });
   }
   return results;
 };
@@ -91,12 +80,12 @@ describe('the example content on every engine', () => {
     const bytes = await readFile(join(examples, 'field', `${profile}.pcap`));
     for (const pack of packs) {
       const run = await runSuricata(pack, {
-        rules: text(rulesText(family.rules)),
-        captures: [{ name: profile, bytes }],
+        rules: family.language.artefact(family.rules),
+        inputs: [{ name: profile, bytes }],
         mode: 'ips',
       });
       if (run.kind !== 'completed') throw new Error(run.words);
-      const dropped = run.alerts.filter((alert) => alert.action === 'blocked').map((alert) => alert.signatureId);
+      const dropped = run.alerts.filter((alert) => alert.action === 'blocked').map((alert) => alert.ruleId);
       expect([...new Set(dropped)]).toEqual(blocked);
     }
   });
@@ -129,11 +118,11 @@ describe('the example content on every engine', () => {
     for (const pack of packs) {
       const run = await runSuricata(pack, {
         rules: text(`${probes.join('\n')}\n`),
-        captures: [{ name: profile, bytes }],
+        inputs: [{ name: profile, bytes }],
         mode: 'ips',
       });
       if (run.kind !== 'completed') throw new Error(run.words);
-      const seen = new Set(run.alerts.map((alert) => alert.signatureId));
+      const seen = new Set(run.alerts.map((alert) => alert.ruleId));
       expect([pack.build.version, [...seen].sort()]).toEqual([pack.build.version, probes.map((_, index) => index + 1)]);
     }
   });

@@ -3,9 +3,10 @@ import { existsSync } from 'node:fs';
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, test } from 'vitest';
-import { parseRules } from '../../domain/content/rules.ts';
-import { findNotLoaded } from '../../infra/engines/not-loaded.ts';
-import { acquirePacks, type Pack } from '../../infra/engines/packs.ts';
+import { languageOf } from '../../domain/content/language.ts';
+import { parseRules } from '../../domain/content/suricata.ts';
+import { findNotLoaded } from '../../domain/matrix/not-loaded.ts';
+import { acquirePacks, type Pack, packsOf } from '../../infra/engines/packs.ts';
 import { createEngineRunner } from '../../infra/engines/runner.ts';
 
 const shared = process.env.SIGREL_SHARED ?? join(import.meta.dirname, '..', '..', '..', 'shared');
@@ -14,11 +15,11 @@ const skipLine = `no ${data}: set SIGREL_SHARED to the folder with data/`;
 const { signal } = new AbortController();
 let packs: readonly Pack[];
 beforeAll(async () => {
-  packs = await acquirePacks(() => {});
+  packs = await acquirePacks(() => {}, packsOf(['suricata']));
 }, 600_000);
 
-const load = async (pack: Pack, rules: Uint8Array, captures: readonly { name: string; bytes: Uint8Array }[] = []) => {
-  const run = await createEngineRunner([pack]).run(pack.build, { rules, captures, mode: 'ids' }, signal);
+const load = async (pack: Pack, rules: Uint8Array, inputs: readonly { name: string; bytes: Uint8Array }[] = []) => {
+  const run = await createEngineRunner([pack]).run(pack.build, { rules, inputs, mode: 'ids' }, signal);
   if (run === null) throw new Error('the engine was not found');
   return run;
 };
@@ -41,7 +42,11 @@ describe.skipIf(!existsSync(data))('each version’s own rules on each engine', 
       if (expected === undefined) continue; // the archive has moved on: another engine, of which nothing was measured
       const run = await load(pack, bytes);
       if (run.kind !== 'completed') throw new Error(run.words);
-      const notLoaded = await findNotLoaded(createEngineRunner([pack]), pack.build, rules, run, signal);
+      const loading = {
+        ...{ engines: createEngineRunner([pack]), engine: pack.build, language: languageOf('suricata'), signal },
+        configuration: { mode: 'ids' },
+      } as const;
+      const notLoaded = await findNotLoaded(loading, rules, run);
       expect([pack.build.version, notLoaded.length, rules.length - run.loaded]).toEqual([
         pack.build.version,
         expected,
@@ -83,7 +88,7 @@ describe.skipIf(!existsSync(data))('vectors of the engine’s own project', asyn
       }
       if (run.kind !== 'completed') throw new Error(`${pack.build.version}: ${run.words}`);
       const alerts: Record<string, number> = {};
-      for (const { signatureId } of run.alerts) alerts[signatureId] = (alerts[signatureId] ?? 0) + 1;
+      for (const { ruleId } of run.alerts) alerts[ruleId] = (alerts[ruleId] ?? 0) + 1;
       expect({
         version: pack.build.version,
         loaded: run.loaded,

@@ -36,7 +36,7 @@ const post = (host: string, body: string, more: Partial<Parameters<typeof tcpCap
 const run = async (pack: Pack, rules: string, input: Partial<Omit<EngineInput, 'rules'>> = {}, limits?: Limits) =>
   runSuricata(
     pack,
-    { rules: bytes(rules), captures: [{ name: 'one', bytes: post('10.1.0.1', 'abc') }], mode: 'ids', ...input },
+    { rules: bytes(rules), inputs: [{ name: 'one', bytes: post('10.1.0.1', 'abc') }], mode: 'ids', ...input },
     limits ? { limits } : {},
   );
 const completed = async (...args: Parameters<typeof run>) => {
@@ -57,14 +57,14 @@ describe('what is loaded', () => {
     for (const pack of packs) {
       expect(await completed(pack, good)).toMatchObject({
         ...{ loaded: 1, failed: 0, skipped: 0, errors: [], blockedFlows: [] },
-        alerts: [{ capture: 'one', signatureId: 1, action: 'allowed' }],
+        alerts: [{ input: 'one', ruleId: 1, action: 'allowed' }],
       });
     }
   });
 
   test('without captures the rules are still counted', async () => {
     for (const pack of packs) {
-      expect(await completed(pack, good + dropAll, { captures: [] })).toMatchObject({ loaded: 2, failed: 0 });
+      expect(await completed(pack, good + dropAll, { inputs: [] })).toMatchObject({ loaded: 2, failed: 0 });
     }
   });
 
@@ -74,7 +74,7 @@ describe('what is loaded', () => {
       const knows = major(pack) >= 8;
       expect(result).toMatchObject({ loaded: knows ? 2 : 1, failed: knows ? 0 : 1 });
       const words = expect.stringContaining("unknown rule keyword 'entropy'");
-      expect(result.errors).toEqual(knows ? [] : [{ line: 2, signatureId: 9, words }]);
+      expect(result.errors).toEqual(knows ? [] : [{ line: 2, ruleId: 9, words }]);
     }
   });
 
@@ -82,9 +82,7 @@ describe('what is loaded', () => {
     const many = Array.from({ length: 400 }, (_, index) => entropy(1_000 + index)).join('');
     for (const pack of packs.filter((one) => major(one) < 8)) {
       const { errors } = await completed(pack, many);
-      expect(errors.map((error) => error.signatureId)).toEqual(
-        Array.from({ length: 400 }, (_, index) => 1_000 + index),
-      );
+      expect(errors.map((error) => error.ruleId)).toEqual(Array.from({ length: 400 }, (_, index) => 1_000 + index));
     }
   });
 
@@ -95,7 +93,7 @@ describe('what is loaded', () => {
         expect(result).toMatchObject({ loaded: 1, failed: 0 });
         expect(result.errors).toMatchObject([
           { words: expect.stringContaining('request_too_many_headers') },
-          { signatureId: 9 },
+          { ruleId: 9 },
         ]);
       } else expect(result.loaded).toBe(major(pack) >= 8 ? 3 : 2);
     }
@@ -106,10 +104,10 @@ describe('what alerts and what is blocked', () => {
   test('as if inline a drop rule blocks the flow; in plain mode the same rule only alerts', async () => {
     for (const pack of packs) {
       const inline = await completed(pack, dropAll, { mode: 'ips' });
-      expect(inline.alerts).toMatchObject([{ capture: 'one', signatureId: 7, action: 'blocked' }]);
+      expect(inline.alerts).toMatchObject([{ input: 'one', ruleId: 7, action: 'blocked' }]);
       expect(inline.blockedFlows).toEqual([
         {
-          ...{ capture: 'one', signatureId: 7, protocol: 'TCP' },
+          ...{ capture: 'one', ruleId: 7, protocol: 'TCP' },
           ...{ srcIp: '10.1.0.1', srcPort: 40_000, destIp: '10.200.0.1', destPort: 80 },
         },
       ]);
@@ -125,7 +123,7 @@ describe('what alerts and what is blocked', () => {
 alert udp any any -> any 53 (msg:"udp"; content:"abc"; sid:3; rev:1;)
 alert http any any -> any any (msg:"body"; http.request_body; content:"needle"; sid:4; rev:1;)
 `;
-    const captures = Array.from({ length: 30 }, (_, index) => {
+    const inputs = Array.from({ length: 30 }, (_, index) => {
       const from = { client: `10.1.${index}.1`, server: `10.1.${index}.2` };
       if (index % 3 === 0) {
         return { name: `udp-${index}`, bytes: udpCapture({ ...from, port: 53, exchanges: [client('abc')] }) };
@@ -137,13 +135,13 @@ alert http any any -> any any (msg:"body"; http.request_body; content:"needle"; 
       const view = new DataView(whole.buffer);
       return { name: `cut-${index}`, bytes: whole.subarray(0, handshake + 16 + view.getUint32(handshake + 8, true)) };
     });
-    const wanted = captures.flatMap(({ name }) =>
+    const wanted = inputs.flatMap(({ name }) =>
       name.startsWith('udp') ? [`${name} 3`] : [`${name} 1`, `${name} 2`, `${name} 4`],
     );
     for (const pack of packs) {
       for (const mode of ['ids', 'ips'] as const) {
-        const { alerts } = await completed(pack, rules, { captures, mode });
-        const told = alerts.map(({ capture, signatureId }) => `${capture} ${signatureId}`);
+        const { alerts } = await completed(pack, rules, { inputs, mode });
+        const told = alerts.map(({ input, ruleId }) => `${input} ${ruleId}`);
         expect(told.sort(), `${pack.build.version} ${mode}`).toEqual(wanted.sort());
       }
     }
@@ -184,16 +182,16 @@ describe('a run that goes wrong is no result', () => {
     skip,
   }) => {
     const pack = oldest() ?? skip('no version 6 here: later versions are not slow on this rule');
-    const byClock = await run(pack, `${slow}\n`, { captures: letters }, { ...defaultLimits, wallMs: 1_500 });
+    const byClock = await run(pack, `${slow}\n`, { inputs: letters }, { ...defaultLimits, wallMs: 1_500 });
     expect(byClock).toMatchObject({ kind: 'no-result', reason: 'timeout', words: expect.stringContaining('killed') });
-    const byLimit = await run(pack, `${slow}\n`, { captures: letters }, { ...defaultLimits, cpuSeconds: 1 });
+    const byLimit = await run(pack, `${slow}\n`, { inputs: letters }, { ...defaultLimits, cpuSeconds: 1 });
     expect(byLimit).toMatchObject({ reason: 'timeout', words: expect.stringContaining('processor time') });
     await expect.poll(leftBehind).toEqual([]);
   });
 
   test('an abort ends the engine', async ({ skip }) => {
     const pack = oldest() ?? skip('no version 6 here: later versions are not slow on this rule');
-    const input: EngineInput = { rules: bytes(slow), captures: letters, mode: 'ids' };
+    const input: EngineInput = { rules: bytes(slow), inputs: letters, mode: 'ids' };
     const started = performance.now();
     await expect(createEngineRunner(packs).run(pack.build, input, AbortSignal.timeout(500))).rejects.toThrow(
       'aborted due to timeout',
@@ -206,9 +204,9 @@ describe('a run that goes wrong is no result', () => {
     const folder = join(shared, 'data', 'ips-vectors', 'bug-4503');
     if (!existsSync(folder)) skip(`no ${folder}: set SIGREL_SHARED to the folder with data/ips-vectors`);
     const rules = await readFile(join(folder, 'test.rules'), 'utf8');
-    const captures = [{ name: 'bug', bytes: await readFile(join(folder, 'input.pcap')) }];
+    const inputs = [{ name: 'bug', bytes: await readFile(join(folder, 'input.pcap')) }];
     for (const pack of packs) {
-      const result = await run(pack, rules, { captures });
+      const result = await run(pack, rules, { inputs });
       expect(result).toMatchObject(
         major(pack) === 6 ? { kind: 'no-result', reason: 'signal' } : { kind: 'completed', loaded: 4 },
       );
@@ -229,7 +227,7 @@ describe('a run that goes wrong is no result', () => {
   test('an engine that is not here gives null, whatever it prints about itself', async () => {
     const pack = packs[0] as Pack;
     const runner = createEngineRunner(packs);
-    const input: EngineInput = { rules: bytes(good), captures: [], mode: 'ids' };
+    const input: EngineInput = { rules: bytes(good), inputs: [], mode: 'ids' };
     expect(await runner.run({ ...pack.build, digest: 'f'.repeat(64) }, input, new AbortController().signal)).toBeNull();
     expect(await runner.run(pack.build, input, new AbortController().signal)).toMatchObject({ loaded: 1 });
   });
@@ -237,7 +235,7 @@ describe('a run that goes wrong is no result', () => {
   test('capture names that cannot be files or are used twice are refused by name', async () => {
     const [one] = letters;
     const named = (...names: string[]) =>
-      run(packs[0] as Pack, good, { captures: names.map((name) => ({ name, bytes: one?.bytes ?? new Uint8Array() })) });
+      run(packs[0] as Pack, good, { inputs: names.map((name) => ({ name, bytes: one?.bytes ?? new Uint8Array() })) });
     await expect(named('../up')).rejects.toMatchObject({
       code: 'SRP_INPUT_CAPTURE',
       message: expect.stringContaining('../up'),

@@ -29,7 +29,7 @@ describe('three releases through the whole pipeline', () => {
     expect(state.phase).toBe('completed');
     const types = await expectWhole(state);
     expect(types.filter((type) => type === 'StagePassed')).toHaveLength(3);
-    expect(state.matrix?.results.map((result) => result.verdict)).toEqual(Array(6).fill('pass'));
+    expect(state.matrix?.results.map((result) => result.verdict)).toEqual(Array(8).fill('pass'));
     expect(total(state.counts, 'harmed')).toBe(0);
     const version = state.build?.contentVersion ?? 0;
     expect(pipeline.simulator.devices.filter((device) => device.contentVersion === version)).toHaveLength(240);

@@ -2,7 +2,6 @@
 import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
 import type { ReleaseEventType } from '../../events/catalogue.ts';
 import {
-  cellResult,
   evidence,
   final,
   holdVerdict,
@@ -10,6 +9,7 @@ import {
   type ScriptedRelease,
   type ScriptedReleases,
   startScriptedReleases,
+  tested,
 } from '../support/scripted.ts';
 import { sampleVerdict } from '../support/streams.ts';
 
@@ -110,10 +110,10 @@ describe.concurrent('a release that is blocked before anybody is offered it', ()
     const release = await releases.start(`cell-${kind}`, { asked: { runMatrixCell: always } });
     const first = await release.asked('runMatrixCell');
     const second = await release.asked('runMatrixCell');
-    first.answer(cellResult(first.input.cell));
+    first.answer(tested(first.input.cell));
     await release.until('MatrixCellPassed');
     if (kind === 'error') second.fail(final('the engine is gone'));
-    else second.answer(cellResult(second.input.cell, kind === 'red' ? 'fail' : 'void'));
+    else second.answer(tested(second.input.cell, kind === 'red' ? 'fail' : 'void'));
     const end = await release.end();
     expect(end).toMatchObject({ phase: 'blocked', reasonCode });
     expect(end.types).toEqual([...built, 'MatrixPlanned', 'MatrixCellPassed', cellEvent, matrixEvent, 'ReleaseFailed']);

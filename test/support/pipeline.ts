@@ -15,7 +15,7 @@ import type { ReleaseState } from '../../domain/release-state.ts';
 import { type StreamReport, verifyStream } from '../../events/verify.ts';
 import { type Config, readConfig } from '../../infra/config.ts';
 import { readFleetKey } from '../../infra/device-auth.ts';
-import { acquirePacks } from '../../infra/engines/packs.ts';
+import { acquirePacks, packsOf } from '../../infra/engines/packs.ts';
 import { createKafka, silent } from '../../infra/kafka/client.ts';
 import { createKafkaEventLog } from '../../infra/kafka/event-log.ts';
 import { createProducer } from '../../infra/kafka/produce.ts';
@@ -107,7 +107,7 @@ export const startPipeline = async (options: {
   await writeFile(fleetFile, stringify({ ...fleet, devices: options.devices, traffic: join(examples, 'field') }));
   const simulator = await startSimulator({
     fleet: await readFleetFile(fleetFile),
-    packs: await acquirePacks(() => {}),
+    packs: await acquirePacks(() => {}, packsOf(['suricata'])),
     fleetKey: await readFleetKey(keysDirOf(stateDir)),
     family: 'ips',
     gatewayUrl: services.urls.gateway ?? '',

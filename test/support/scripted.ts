@@ -97,6 +97,11 @@ const cellOf = (mode: Cell['mode']): Cell => ({
 export const cellResult = (cell: Cell, verdict: CellResult['verdict'] = 'pass'): CellResult => ({
   ...{ cellId: cell.cellId, verdict, rulesExpected: 2, rulesLoaded: 2, gates: [], wallMs: 1 },
 });
+/** What the cell's activity answers. */
+export const tested = (cell: Cell, verdict: CellResult['verdict'] = 'pass') => ({
+  result: cellResult(cell, verdict),
+  firstUse: [],
+});
 export const evidence = (stage: number): StageEvidence => ({
   ...{ stage, lastTick: 10 + stage, counts: counts(0, 0), statA: 0.1, statB: 0.1, leading: 'crash/*', waitingFor: [] },
 });
@@ -167,10 +172,14 @@ const goodAnswers = (world: World): Activities => {
       return { headHash: stored.at(-1)?.hash ?? '' };
     },
     buildRelease: async () => ({
-      ...{ ok: true, bundleDigest: digest, rules: 2, vectors: 2, contentVersion: 2, artefacts: [] },
+      ok: true,
+      bundle: { bundleDigest: digest, rules: 2, vectors: 2, contentVersion: 2, artefacts: [] },
+      ...{ gaps: [], excluded: [] },
     }),
     planMatrix: async () => ({ cells: [cellOf('ids'), cellOf('ips')], fleetDevices: 3 }),
-    runMatrixCell: async ({ cell }) => cellResult(cell),
+    runMatrixCell: async ({ cell }) => tested(cell),
+    compareCells: async () => ({ divergences: [] }),
+    readOverrides: async () => ({ overrides: [] }),
     signRelease: async () => ({
       threshold: 2,
       signatures: ['release-key-1', 'release-key-2'].map((signer) => ({ keyId: signer, signer })),
@@ -239,7 +248,7 @@ const activityNames: Readonly<Record<Exclude<keyof typeof queues, never>, readon
     'verifyHalt',
   ],
   build: ['buildRelease'],
-  engines: ['planMatrix', 'runMatrixCell'],
+  engines: ['planMatrix', 'runMatrixCell', 'compareCells', 'readOverrides'],
   publish: ['signRelease', 'publishContent'],
   halt: ['freezeExposure', 'thawExposure', 'publishRollback'],
 };

@@ -39,16 +39,16 @@ test('no two captures share an address: also the field and the control have thei
 
 test('the family has rules of many kinds in both modes and near misses beside its matches', async () => {
   const family = await load('families/ips');
-  expect(family.modes).toEqual(['ids', 'ips']);
+  expect(family.configurations.map(({ mode }) => mode)).toEqual(['ids', 'ips']);
   expect(family.rules.length).toBeGreaterThanOrEqual(25);
-  const keywords = new Set(family.rules.flatMap((rule) => rule.keywords));
+  const keywords = new Set(family.rules.flatMap((rule) => rule.features));
   const kinds = [
     ...['http.uri', 'http.user_agent', 'http.header', 'http.cookie', 'http.method', 'http.request_body', 'http.host'],
     ...['pcre', 'dns.query', 'tls.sni', 'ssh.software', 'flowbits', 'threshold', 'byte_test', 'dsize', 'bsize'],
     ...['offset', 'depth', 'distance', 'within', 'dotprefix', 'endswith', 'itype', 'base64_decode', 'file_data'],
   ];
   expect(kinds.filter((kind) => !keywords.has(kind))).toEqual([]);
-  expect(new Set(family.rules.map((rule) => rule.action))).toEqual(new Set(['alert', 'drop']));
+  expect(new Set(family.rules.map((rule) => rule.text.split(' ')[0]))).toEqual(new Set(['alert', 'drop']));
   expect(family.vectors.filter((vector) => vector.mustMatch.length === 0).length).toBeGreaterThanOrEqual(5);
 });
 
@@ -64,7 +64,7 @@ test.each([
 ])('the release %s is the family and the rules %j', async (name, added) => {
   const family = await load('families/ips');
   const release = await load(`releases/${name}`);
-  const ids = (rules: typeof family.rules) => rules.map((rule) => rule.signatureId).sort();
+  const ids = (rules: typeof family.rules) => rules.map((rule) => rule.ruleId).sort();
   expect(ids(release.rules)).toEqual([...ids(family.rules), ...added]);
   expect(release.vectors.length).toBeGreaterThan(family.vectors.length);
 });

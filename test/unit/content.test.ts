@@ -55,7 +55,10 @@ describe('a family folder', () => {
 
   test('is read whole', async () => {
     const loaded = await loadFamily(await folder({}));
-    expect(loaded).toMatchObject({ ok: true, family: { name: 'ips', modes: ['ids'], policy: {} } });
+    expect(loaded).toMatchObject({
+      ok: true,
+      family: { name: 'ips', configurations: [{ name: 'ids', mode: 'ids' }], misfit: 'block', policy: {} },
+    });
   });
 
   test.each<[string, Parameters<typeof folder>[0], string]>([
@@ -74,9 +77,9 @@ describe('a family folder', () => {
     [
       'an unknown engine',
       { 'family.yaml': 'name: ips\nengine: snort\nmodes: [ids]\n' },
-      'engine is "snort", expected suricata',
+      'family.yaml:2 engine is "snort", expected one of suricata, yara, clamav',
     ],
-    ['broken YAML', { 'family.yaml': 'name: [' }, 'family.yaml no valid YAML'],
+    ['broken YAML', { 'family.yaml': 'name: [' }, 'family.yaml:1 no valid YAML'],
     ['no family.yaml', { 'family.yaml': null }, 'family.yaml is missing'],
     [
       'a vector of an unknown rule',
@@ -89,7 +92,11 @@ describe('a family folder', () => {
       { 'vectors.yaml': '- { name: a, capture: one.pcap, mustMatch: [1] }' },
       'rules/a.rules:2 rule 2 has no vector',
     ],
-    ['a family.yaml without fields', { 'family.yaml': '- ips' }, 'family.yaml expected fields name, engine and modes'],
+    [
+      'a family.yaml without fields',
+      { 'family.yaml': '- ips' },
+      'family.yaml:1 expected fields name, engine and modes',
+    ],
     [
       'an unusable name',
       { 'family.yaml': 'name: ../ips\nengine: suricata\nmodes: [ids]\n' },
@@ -131,7 +138,7 @@ describe('a family folder', () => {
     [
       'a vector name that is used again',
       { 'vectors.yaml': '- { name: a, capture: one.pcap, mustMatch: [] }\n- { name: a, capture: two.pcap }' },
-      'vector 2: name is "a", expected letters, digits, dash, dot, and each once',
+      'vectors.yaml:2 vector 2: name is "a", expected letters, digits, dash, dot, each once',
     ],
     [
       'an unknown field of a vector',
@@ -150,8 +157,13 @@ describe('a family folder', () => {
     ],
     ['a capture that is none', { 'vectors/two.pcap': 'two' }, 'vectors/two.pcap holds no IP packet'],
     ['a capture that no vector uses', { 'vectors/three.pcap': 'x' }, 'uses vectors/three.pcap, so nothing is tested'],
-    ['a rule file that nothing reads', { 'rules/sub/b.rules': rule(3) }, 'nothing reads rules/sub/b.rules'],
-    ['a rule in another encoding', { 'rules/a.rules': Uint8Array.of(0xe9) }, 'rules/a.rules is no UTF-8 text'],
+    ['a rule file that nothing reads', { 'rules/b.txt': rule(3) }, 'nothing reads rules/b.txt'],
+    [
+      'a rule in a folder of its own',
+      { 'rules/sub/b.rules': rule(3) },
+      'rules/sub/b.rules:1 rule 3 has no vector that it must match',
+    ],
+    ['a rule in another encoding', { 'rules/a.rules': Uint8Array.of(0xe9) }, 'rules/a.rules:1 is no UTF-8 text'],
     [
       'no known-good control',
       { 'controls/known-good.rules': '# none' },
@@ -237,7 +249,7 @@ describe('a family folder', () => {
     await writeFile(join(top, 'rules', 'a.rules'), `${rule(1)}\n${rule(2, 'content:"own";')}\n`);
     const loaded = await loadFamily(top);
     if (!loaded.ok) throw new Error(JSON.stringify(loaded.findings));
-    expect(loaded.family.rules.map((r) => r.signatureId)).toEqual([1, 2, 3]);
+    expect(loaded.family.rules.map((r) => r.ruleId)).toEqual([1, 2, 3]);
     expect(loaded.family.rules[1]?.text).toContain('own');
     expect(loaded.family.vectors.map((v) => v.name)).toEqual(['one', 'two', 'three']);
   });
@@ -247,7 +259,10 @@ describe('a family folder', () => {
     const top = await folder({
       'family.yaml': `base: ../${basename(base)}\nname: ips\nengine: suricata\nmodes: [ids]\n`,
     });
-    expect(await loadFamily(top)).toMatchObject({ ok: false, findings: [{ file: 'vectors.yaml', code: 'vectors' }] });
+    expect(await loadFamily(top)).toMatchObject({
+      ok: false,
+      findings: [{ file: `../${basename(base)}/vectors.yaml`, code: 'vectors', line: 1 }],
+    });
   });
 });
 
@@ -297,7 +312,7 @@ describe("the engine's words", () => {
     const eight = `Error: detect-parse: unknown rule keyword 'entropy'.
 Error: detect: error parsing signature "${signature}" from file /tmp/x.rules at line 3`;
     for (const output of [six, eight]) {
-      expect(parseErrors(output)).toEqual([{ line: 3, signatureId: 3, words: "unknown rule keyword 'entropy'." }]);
+      expect(parseErrors(output)).toEqual([{ line: 3, ruleId: 3, words: "unknown rule keyword 'entropy'." }]);
     }
   });
 });

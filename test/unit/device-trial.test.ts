@@ -1,16 +1,17 @@
 import { describe, expect, test } from 'vitest';
 import { createTrials, tryContent } from '../../apps/device/trial.ts';
-import type { EngineInput, EngineRun, EngineRunner } from '../../domain/ports.ts';
+import type { EngineFile, EngineInput, EngineRun, EngineRunner } from '../../domain/ports.ts';
 import type { EngineBuild } from '../../domain/release.ts';
-import { engineA } from '../support/devices.ts';
+import { engineA as anyEngine } from '../support/devices.ts';
 
+const engineA: EngineBuild = { ...anyEngine, name: 'suricata' };
 const engineB: EngineBuild = { ...engineA, digest: 'cd'.repeat(32) };
 const utf8 = new TextEncoder();
 const rules = utf8.encode(
   [7, 8].map((sid) => `alert tcp any any -> any any (msg:"m"; content:"x"; sid:${sid}; rev:1;)`).join('\n'),
 );
 const completed = (values: Partial<Extract<EngineRun, { kind: 'completed' }>> = {}): EngineRun => ({
-  ...{ kind: 'completed', loaded: 2, failed: 0, skipped: 0, alerts: [], errors: [], wallMs: 1 },
+  ...{ kind: 'completed', loaded: 2, failed: 0, skipped: 0, alerts: [], errors: [], wallMs: 1, peakBytes: null },
   ...values,
 });
 /** An engine that answers always the same, and remembers what it was asked. */
@@ -24,6 +25,7 @@ const engineThatSays = (run: EngineRun | null): EngineRunner & { readonly asked:
     },
   };
 };
+const bytesOf = (input: EngineFile | undefined) => (input && 'bytes' in input ? input.bytes : undefined);
 const attempt = (run: EngineRun | null) => tryContent(engineThatSays(run), engineA, rules, new Uint8Array([1]));
 
 describe('what an engine says about content', () => {
@@ -31,18 +33,18 @@ describe('what an engine says about content', () => {
     const engines = engineThatSays(completed());
     await tryContent(engines, engineA, rules, new Uint8Array([1, 2]));
     expect(engines.asked).toEqual([
-      [engineA, { rules, captures: [{ name: 'traffic', bytes: new Uint8Array([1, 2]) }], mode: 'ips' }],
+      [engineA, { rules, inputs: [{ name: 'traffic', bytes: new Uint8Array([1, 2]) }], mode: 'ips' }],
     ]);
   });
 
   test('healthy: every rule was loaded and nothing was blocked, alerts or not', async () => {
     expect(await attempt(completed())).toEqual({ outcome: 'healthy' });
-    const alerts = [{ capture: 'traffic', signatureId: 7, action: 'allowed' }] as const;
+    const alerts = [{ input: 'traffic', ruleId: 7, action: 'allowed' }] as const;
     expect(await attempt(completed({ alerts }))).toEqual({ outcome: 'healthy' });
   });
 
   test('blocked traffic names each rule once', async () => {
-    const blocked = (signatureId: number) => ({ capture: 'traffic', signatureId, action: 'blocked' }) as const;
+    const blocked = (ruleId: number) => ({ input: 'traffic', ruleId, action: 'blocked' }) as const;
     expect(await attempt(completed({ alerts: [blocked(7), blocked(7), blocked(8)] }))).toEqual({
       outcome: 'blocked-traffic',
       words: 'rule 7, 8 blocked legitimate traffic',
@@ -71,7 +73,7 @@ describe('what an engine says about content', () => {
   });
 
   test('an engine that is not here says nothing', async () => {
-    await expect(attempt(null)).rejects.toThrow('there is no engine ids-1.0-abababab here');
+    await expect(attempt(null)).rejects.toThrow('there is no engine suricata-1.0-abababab here');
   });
 });
 
@@ -103,7 +105,7 @@ describe('trials shared by devices', () => {
     await trials(engineB, 'd1', fetchRules, 'office');
     await trials(engineA, 'd2', fetchRules, 'office');
     await trials(engineA, 'd1', fetchRules, 'plant');
-    expect(engines.asked.map(([{ digest }, { captures }]) => [digest, captures[0]?.bytes[0]])).toEqual([
+    expect(engines.asked.map(([{ digest }, { inputs }]) => [digest, bytesOf(inputs[0])?.[0]])).toEqual([
       [engineA.digest, 1],
       [engineB.digest, 1],
       [engineA.digest, 1],

@@ -1,9 +1,9 @@
+import { readdirSync, readFileSync } from 'node:fs';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { defaultLimits, runIsolated } from '../../infra/engines/isolated.ts';
-import { identify } from '../../infra/servers/processes.ts';
 
 let cwd: string;
 beforeAll(async () => {
@@ -14,9 +14,18 @@ afterAll(() => rm(cwd, { recursive: true }));
 const shell = (script: string, limits: Partial<typeof defaultLimits> = {}, signal?: AbortSignal) =>
   runIsolated(['sh', '-c', script], { cwd, limits: { ...defaultLimits, ...limits }, ...(signal ? { signal } : {}) });
 
-/** A killed orphan may stay a zombie where process 1 does not reap. */
-const isAlive = (pid: number): boolean => identify(pid) !== null;
-const recorded = async (file: string) => Number(await readFile(join(cwd, file), 'utf8'));
+/** Processes are found by what they were started with: inside, they have other numbers than outside. */
+const running = (argument: string): readonly number[] =>
+  readdirSync('/proc').flatMap((name) => {
+    try {
+      const words = readFileSync(`/proc/${name}/cmdline`, 'utf8').split('\0');
+      return /^\d+$/.test(name) && words.includes(argument) && words[0] !== 'sh' && words[0] !== 'unshare'
+        ? [Number(name)]
+        : [];
+    } catch {
+      return [];
+    }
+  });
 
 test('ends with its exit code and the end of what it said', async () => {
   expect(await shell('echo out; echo err >&2; exit 3')).toMatchObject({ exit: 3, signal: null, timedOut: false });
@@ -26,23 +35,25 @@ test('ends with its exit code and the end of what it said', async () => {
 });
 
 test('a time limit kills the whole group, not only the leader', async () => {
-  const ended = await shell('sleep 300 & echo $! > sleeper; wait', { wallMs: 2_000 });
-  expect(ended).toMatchObject({ timedOut: true, signal: 'SIGKILL' });
-  await expect.poll(async () => isAlive(await recorded('sleeper'))).toBe(false);
+  const ended = shell('sleep 300.1 & wait', { wallMs: 1_500 });
+  await expect.poll(() => running('300.1')).toHaveLength(1);
+  expect(await ended).toMatchObject({ timedOut: true, signal: 'SIGKILL' });
+  await expect.poll(() => running('300.1')).toEqual([]);
 });
 
 test('a descendant that outlives the leader is killed and not waited for', async () => {
-  expect(await shell('sleep 300 & echo $! > orphan')).toMatchObject({ exit: 0, timedOut: false });
-  await expect.poll(async () => isAlive(await recorded('orphan'))).toBe(false);
+  expect(await shell('setsid sleep 300.2 & sleep 0.2')).toMatchObject({ exit: 0, timedOut: false });
+  await expect.poll(() => running('300.2')).toEqual([]);
 });
 
 test('an abort kills the group and rejects with its reason', async () => {
   const abort = new AbortController();
-  const running = shell('sleep 300 & echo $! > aborted; wait', {}, abort.signal);
-  await expect.poll(() => recorded('aborted').catch(() => 0)).toBeGreaterThan(0);
+  const started = shell('sleep 300.3 & wait', {}, abort.signal);
+  started.catch(() => {});
+  await expect.poll(() => running('300.3')).toHaveLength(1);
   abort.abort(new Error('enough'));
-  await expect(running).rejects.toThrow('enough');
-  await expect.poll(async () => isAlive(await recorded('aborted'))).toBe(false);
+  await expect(started).rejects.toThrow('enough');
+  await expect.poll(() => running('300.3')).toEqual([]);
   await expect(shell('touch late', {}, abort.signal)).rejects.toThrow('enough');
 });
 
@@ -57,4 +68,41 @@ test("the caller's environment stays outside", async () => {
   process.env.SIGREL_TEST_SECRET = 'secret';
   expect((await shell('env')).output).not.toContain('secret');
   delete process.env.SIGREL_TEST_SECRET;
+});
+
+test('a crash is told by its signal', async () => {
+  expect(await shell('sh -c "kill -SEGV \\$\\$"; exit 7')).toMatchObject({ exit: 7 });
+  expect(await shell('kill -SEGV $$')).toMatchObject({ exit: null, signal: 'SIGSEGV', timedOut: false });
+});
+
+test('a fork bomb is ended with everything that it started, and nobody else feels it', async () => {
+  const bomb = 'bomb() { bomb 300.4 | bomb 300.4 & sleep 300.4; }; bomb';
+  const ended = await runIsolated(['bash', '-c', bomb], { cwd, limits: { ...defaultLimits, wallMs: 10_000 } });
+  expect(ended.exceeded).toMatch(/more than 64 processes/);
+  expect(ended).toMatchObject({ signal: 'SIGKILL', timedOut: false });
+  await expect.poll(() => running('300.4')).toEqual([]);
+});
+
+test('an allocation without end is refused by the address space, or ended by what is resident', async () => {
+  const grow = 'let all = []; for (;;) all.push(Buffer.alloc(16 * 2 ** 20, 1));';
+  const node = (limits: Partial<typeof defaultLimits>) =>
+    runIsolated([process.execPath, '-e', grow], { cwd, limits: { ...defaultLimits, wallMs: 20_000, ...limits } });
+  const resident = await node({ addressSpaceBytes: null, residentBytes: 300 * 2 ** 20 });
+  expect(resident.exceeded).toMatch(/MB of memory/);
+  expect(resident.timedOut).toBe(false);
+  const all = 'x=$(head -c 100G /dev/zero | tr "\\0" x)';
+  const refused = await runIsolated(['bash', '-c', all], {
+    cwd,
+    limits: { ...defaultLimits, wallMs: 20_000, addressSpaceBytes: 256 * 2 ** 20 },
+  });
+  expect(refused.timedOut).toBe(false);
+  expect(refused.exit === 0).toBe(false);
+});
+
+test('the largest resident size is told', async () => {
+  const { peakBytes } = await runIsolated(
+    [process.execPath, '-e', 'const all = Buffer.alloc(200 * 2 ** 20, 1); setTimeout(() => all, 300)'],
+    { cwd, limits: { ...defaultLimits, addressSpaceBytes: null } },
+  );
+  expect(peakBytes).toBeGreaterThan(200 * 2 ** 20);
 });

@@ -28,9 +28,9 @@ const log7 = `[9452 - Suricata-Main] 2026-11-24 15:20:00 Notice: suricata: This 
 [9452 - Suricata-Main] 2026-11-24 15:20:00 Error: detect: error parsing signature "${bsize}" from file /tmp/x/r.rules at line 7
 `;
 const refused = [
-  { line: 3, signatureId: 9, words: "unknown rule keyword 'entropy'." },
-  { line: 4, signatureId: 1, words: `Duplicate signature "${duplicate}"` },
-  { line: 7, signatureId: 13, words: `error parsing signature "${bsize}" from file /tmp/x/r.rules at line 7` },
+  { line: 3, ruleId: 9, words: "unknown rule keyword 'entropy'." },
+  { line: 4, ruleId: 1, words: `Duplicate signature "${duplicate}"` },
+  { line: 7, ruleId: 13, words: `error parsing signature "${bsize}" from file /tmp/x/r.rules at line 7` },
 ];
 
 describe("the engine's own log", () => {
@@ -60,7 +60,14 @@ const ips6 = `{"timestamp":"2026-01-01T00:00:00.000000+0000","flow_id":1,"pcap_c
 const stats = (loaded: number) =>
   `{"event_type":"stats","stats":{"detect":{"engines":[{"id":0,"rules_loaded":${loaded},"rules_failed":4,"rules_skipped":2}]}}}\n`;
 
-const byItself: Ended = { exit: 0, signal: null, timedOut: false, output: 'one\ntwo\n' };
+const byItself: Ended = {
+  exit: 0,
+  signal: null,
+  timedOut: false,
+  exceeded: null,
+  peakBytes: null,
+  output: 'one\ntwo\n',
+};
 const grade = (ended: Partial<Ended>, events: string, words = '') =>
   gradeRun({ ended: { ...byItself, ...ended }, events, words, captureOf: ({ srcIp }) => `of ${srcIp}`, wallMs: 7 });
 
@@ -72,11 +79,11 @@ describe('what a run means', () => {
       loaded: 3,
       failed: 0,
       skipped: 0,
-      alerts: [{ capture: 'a', signatureId: 14, action: 'blocked' }],
+      alerts: [{ input: 'a', ruleId: 14, action: 'blocked' }],
       blockedFlows: [
         {
           capture: 'a',
-          signatureId: 14,
+          ruleId: 14,
           protocol: 'TCP',
           srcIp: '10.1.0.1',
           srcPort: 40000,
@@ -86,13 +93,14 @@ describe('what a run means', () => {
       ],
       errors: [],
       wallMs: 7,
+      peakBytes: null,
     });
   });
 
   test('a drop without a rule is the engine speaking: no signature, ports where there are none', () => {
     const icmp = '{"event_type":"drop","src_ip":"10.0.0.9","dest_ip":"10.0.0.8","proto":"ICMP","drop":{"len":28}}\n';
     expect(grade({}, icmp + stats(1))).toMatchObject({
-      blockedFlows: [{ capture: 'of 10.0.0.9', signatureId: null, srcPort: null, destPort: null }],
+      blockedFlows: [{ capture: 'of 10.0.0.9', ruleId: null, srcPort: null, destPort: null }],
     });
   });
 

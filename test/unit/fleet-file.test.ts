@@ -114,7 +114,7 @@ describe('refused, naming the file, the field and what was expected', () => {
     expect(await refusal(join(dir, 'nothing.yaml'))).toContain('there is no such file; see examples/demo/fleet.yaml');
     const said = await refusal(write(withLine('profiles: [{ name: plant, share: 1 }]')));
     expect(said).toBe(
-      `profile plant: there is no capture ${join(dir, 'plant.pcap')}; expected a file in "traffic" (.)`,
+      `profile plant: there is no capture ${join(dir, 'plant.pcap')} (nor a file plant.bin); expected one in "traffic" (.)`,
     );
   });
 });

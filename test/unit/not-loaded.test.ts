@@ -1,7 +1,9 @@
 import { describe, expect, test } from 'vitest';
-import { parseRules } from '../../domain/content/rules.ts';
+import { languageOf } from '../../domain/content/language.ts';
+import { parseRules } from '../../domain/content/suricata.ts';
+import { findNotLoaded } from '../../domain/matrix/not-loaded.ts';
 import type { EngineRun, EngineRunner } from '../../domain/ports.ts';
-import { findNotLoaded } from '../../infra/engines/not-loaded.ts';
+import type { RuleId } from '../../domain/release.ts';
 
 type Completed = Extract<EngineRun, { kind: 'completed' }>;
 
@@ -12,12 +14,12 @@ const { rules } = parseRules(
 );
 
 /** An engine that refuses, skips and loses the rules of these ids; like 6.0.1 it counts no refusal after a lost rule. */
-const fake = (faults: Readonly<Record<number, 'refuse' | 'skip' | 'lose'>>) => {
+const fake = (faults: Readonly<Record<RuleId, 'refuse' | 'skip' | 'lose'>>) => {
   let runs = 0;
   const engines: EngineRunner = {
     run: async (_engine, input): Promise<Completed> => {
       runs += 1;
-      const ids = parseRules('x.rules', new TextDecoder().decode(input.rules)).rules.map((rule) => rule.signatureId);
+      const ids = parseRules('x.rules', new TextDecoder().decode(input.rules)).rules.map((rule) => rule.ruleId);
       const of = (kind: string) => ids.filter((id) => faults[id] === kind);
       const masked = of('lose').length > 0;
       return {
@@ -26,8 +28,9 @@ const fake = (faults: Readonly<Record<number, 'refuse' | 'skip' | 'lose'>>) => {
         failed: masked ? 0 : of('refuse').length,
         skipped: of('skip').length,
         alerts: [],
-        errors: of('refuse').map((id) => ({ signatureId: id, line: 1, words: `refused ${id}` })),
+        errors: of('refuse').map((id) => ({ ruleId: id, line: 1, words: `refused ${id}` })),
         wallMs: 1,
+        peakBytes: null,
       };
     },
   };
@@ -36,9 +39,16 @@ const fake = (faults: Readonly<Record<number, 'refuse' | 'skip' | 'lose'>>) => {
 const find = async (faults: Parameters<typeof fake>[0]) => {
   const { engines, runs } = fake(faults);
   const { signal } = new AbortController();
-  const input = { rules: new TextEncoder().encode(rules.map((rule) => `${rule.text}\n`).join('')), captures: [] };
+  const loading = {
+    engines,
+    engine,
+    language: languageOf('suricata'),
+    configuration: { mode: 'ids' },
+    signal,
+  } as const;
+  const input = { rules: new TextEncoder().encode(rules.map((rule) => `${rule.text}\n`).join('')), inputs: [] };
   const run = (await engines.run(engine, { ...input, mode: 'ids' }, signal)) as Completed;
-  return { found: await findNotLoaded(engines, engine, rules, run, signal), runs: runs() };
+  return { found: await findNotLoaded(loading, rules, run), runs: runs() };
 };
 
 describe('rules that were not loaded', () => {
@@ -60,7 +70,7 @@ describe('rules that were not loaded', () => {
     expect(found[2]?.words).toContain('skipped');
   });
   test('every rule lost', async () => {
-    const all = Object.fromEntries(rules.map((rule) => [rule.signatureId, 'lose' as const]));
+    const all = Object.fromEntries(rules.map((rule) => [rule.ruleId, 'lose' as const]));
     expect((await find(all)).found).toHaveLength(33);
   });
 });

@@ -2,7 +2,8 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { findDuplicateIds, parseRules } from '../../domain/content/rules.ts';
+import { findDuplicateIds } from '../../domain/content/rules.ts';
+import { parseRules } from '../../domain/content/suricata.ts';
 
 const head = 'alert tcp any any -> any any';
 const rule = (sid: number, options = 'content:"x";') => `${head} (msg:"m"; ${options} sid:${sid}; rev:1;)`;
@@ -13,8 +14,14 @@ describe('our own rule parser', () => {
     const { rules, findings } = parseRules('a.rules', text);
     expect(findings).toEqual([]);
     expect(rules).toMatchObject([
-      { signatureId: 1, revision: 1, line: 4, keywords: ['content', 'pcre'] },
-      { signatureId: 2, revision: 1, line: 5, keywords: ['nocase'], text: `${head} (msg:"two";   nocase; sid:2;)` },
+      { ruleId: 1, revision: 1, line: 4, features: ['alert', 'content', 'pcre', 'tcp'] },
+      {
+        ruleId: 2,
+        revision: 1,
+        line: 5,
+        features: ['alert', 'nocase', 'tcp'],
+        text: `${head} (msg:"two";   nocase; sid:2;)`,
+      },
     ]);
   });
 
@@ -41,7 +48,7 @@ describe('our own rule parser', () => {
     'alert tcp [10.0.0.0/8, !10.1.0.0/16] [80, 443] -> any any (msg:"a(b)c"; content:"a"; sid:1; )',
     `${head} (msg:"${'x'.repeat(8191 - head.length - 17)}"; sid:1;)`,
   ])('%s is a rule', (text) => {
-    expect(parseRules('a', text)).toMatchObject({ rules: [{ signatureId: 1 }], findings: [] });
+    expect(parseRules('a', text)).toMatchObject({ rules: [{ ruleId: 1 }], findings: [] });
   });
 
   // Every engine refuses these; said here, the place is known before any engine has run.
@@ -67,7 +74,7 @@ describe('our own rule parser', () => {
     [`${head} (msg:"${'x'.repeat(8192 - head.length - 17)}"; sid:1;)`, 'has 8192 bytes; engines read at most 8191'],
   ])('%s is refused with its line', (text, message) => {
     const { rules, findings } = parseRules('a.rules', `\n${text}\n${rule(9)}`);
-    expect(rules.map((one) => one.signatureId)).toEqual([9]);
+    expect(rules.map((one) => one.ruleId)).toEqual([9]);
     expect(findings).toMatchObject([
       { code: 'rule-syntax', file: 'a.rules', line: 2, message: expect.stringContaining(message) },
     ]);

@@ -3,11 +3,14 @@ import { mkdir, rm, writeFile } from 'node:fs/promises';
 import { join, relative } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Command } from 'commander';
+import { SigrelError } from '../../../domain/errors.ts';
 import { writePostmortem } from '../../../domain/postmortem.ts';
 import { foldEvents, type ReleaseState } from '../../../domain/release-state.ts';
 import { duration, firstFault, total } from '../../../domain/timeline.ts';
 import type { StoredEvent } from '../../../events/catalogue.ts';
 import type { Config } from '../../../infra/config.ts';
+import { canReachDebian } from '../../../infra/engines/debian.ts';
+import { listPacks } from '../../../infra/engines/packs.ts';
 import { discardServers, readServers } from '../../../infra/servers/local.ts';
 import { type Progress, stderrProgress } from '../../../infra/servers/progress.ts';
 import type { FamilyAnswer, ReleaseStarted } from '../../../services/api/contract.ts';
@@ -22,6 +25,35 @@ import { simulateApart, simulateFleet } from './fleet.ts';
 import { bringDown, bringUp } from './servers.ts';
 
 const examples = join(checkout, 'examples');
+
+/** What is told with: a family, its fleet, and a content for each of the three stories. */
+type Setting = {
+  readonly family: string;
+  readonly engines: string;
+  readonly fleet: string;
+  readonly folders: Readonly<Record<StoryName, string>>;
+  readonly misfit: string;
+  readonly harm: string;
+};
+
+type StoryName = 'good' | 'misfit' | 'harm';
+
+const settings: readonly Setting[] = [
+  {
+    ...{ family: 'ips', engines: 'Suricata', fleet: 'fleet.yaml' },
+    folders: { good: 'good', misfit: 'astaro', harm: 'blocks-field' },
+    misfit:
+      'One rule uses a keyword that only the newest Suricata knows: the fault that stopped the traffic of every Astaro customer in 2010. The matrix has to stop it.',
+    harm: 'Every engine takes it and every vector passes, but on three of ten devices it drops what customers need. The devices’ own reports have to stop it.',
+  },
+  {
+    ...{ family: 'yara', engines: 'YARA-X', fleet: 'yara-fleet.yaml' },
+    folders: { good: 'yara-good', misfit: 'yara-misfit', harm: 'yara-blocks-field' },
+    misfit:
+      'One rule uses a module that only newer versions of YARA-X have, and one rule refuses the whole file. The matrix has to stop it.',
+    harm: 'Every engine takes it and every vector passes, but on three of ten devices it condemns a legitimate file. The devices’ own reports have to stop it.',
+  },
+];
 const policyFile = join(examples, 'demo', 'policy.yaml');
 const heartbeatMs = 2_000;
 /** Far longer than any story takes: a demo that hangs ends with an error. */
@@ -31,9 +63,9 @@ const storyTimeoutMs = 180_000;
 type Check = { readonly ok: boolean; readonly expected: string };
 
 type Story = {
-  readonly folder: string;
+  readonly name: StoryName;
   readonly title: string;
-  readonly text: string;
+  readonly text: (setting: Setting) => string;
   readonly checks: (events: readonly StoredEvent[], state: ReleaseState) => readonly Check[];
   /** What the summary says about it. */
   readonly result: (events: readonly StoredEvent[], state: ReleaseState) => string;
@@ -44,9 +76,9 @@ const has = (events: readonly StoredEvent[], type: StoredEvent['type']): boolean
 
 const stories: readonly Story[] = [
   {
-    folder: 'good',
+    name: 'good',
     title: 'A good release',
-    text: 'Two new rules that fit every engine of the field. Every stage has to earn the next one.',
+    text: () => 'Two new rules that fit every engine of the field. Every stage has to earn the next one.',
     checks: (events, state) => [
       { ok: state.phase === 'completed', expected: 'the release is completed' },
       {
@@ -66,9 +98,9 @@ const stories: readonly Story[] = [
       `${total(counts, 'installed')} of ${total(counts, 'enrolled')} devices run it, ${total(counts, 'harmed')} harmed`,
   },
   {
-    folder: 'astaro',
+    name: 'misfit',
     title: 'A release that does not fit an engine in the field',
-    text: 'One rule uses a keyword that only the newest Suricata knows: the fault that stopped the traffic of every Astaro customer in 2010. The matrix has to stop it.',
+    text: ({ misfit }) => misfit,
     checks: (events, state) => [
       { ok: state.phase === 'blocked', expected: 'the release is blocked' },
       { ok: has(events, 'MatrixFailed'), expected: 'the matrix failed' },
@@ -91,9 +123,9 @@ const stories: readonly Story[] = [
     },
   },
   {
-    folder: 'blocks-field',
-    title: 'A release that passes every test and blocks legitimate traffic in the field',
-    text: 'Every engine takes it and every vector passes, but on three of ten devices it drops what customers need. The devices’ own reports have to stop it.',
+    name: 'harm',
+    title: 'A release that passes every test and does harm in the field',
+    text: ({ harm }) => harm,
     checks: (events, state) => [
       { ok: state.phase === 'halted', expected: 'the release is halted' },
       { ok: has(events, 'MatrixPassed'), expected: 'every cell of the matrix passed' },
@@ -130,12 +162,13 @@ type Told = {
   readonly failed: readonly string[];
 };
 
-const tell = async (config: Config, story: Story): Promise<Told> => {
+const tell = async (config: Config, setting: Setting, story: Story): Promise<Told> => {
   out(`\n${paint('bold', story.title)}`);
-  out(wrap(story.text, '  '));
+  out(wrap(story.text(setting), '  '));
   const api = openApi(config);
-  const bundle = await bundleFolder(join(examples, 'releases', story.folder), policyFile);
-  const releaseId = `demo-${story.folder}`;
+  const folder = setting.folders[story.name];
+  const bundle = await bundleFolder(join(examples, 'releases', folder), policyFile);
+  const releaseId = `demo-${folder}`;
   const started = await api.post<ReleaseStarted>('/releases', {
     ...{ bundle, releaseId, requestedBy: 'demo', note: story.title.toLowerCase() },
   });
@@ -151,7 +184,7 @@ const tell = async (config: Config, story: Story): Promise<Told> => {
     ...(report.ok ? [] : ['its log is whole']),
     ...story.checks(report.events, state).flatMap((check) => (check.ok ? [] : [check.expected])),
   ];
-  if (story.folder === 'astaro') sayRedCells(state);
+  if (story.name === 'misfit') sayRedCells(state);
   out(
     `  ${failed.length === 0 ? paint('green', 'as told') : paint('red', 'NOT as told')}: ${story.result(report.events, state)}`,
   );
@@ -171,13 +204,38 @@ export const addDemoCommand = (program: Command, global: Global): void => {
     .command('demo')
     .description('three releases on real servers and real engines: one good, one blocked, one halted')
     .option('--keep', 'leave everything running at the end')
-    .addHelpText('after', '\nExample:\n  $ npm run demo -- --keep')
-    .action(async (options: { keep?: boolean }) => {
+    .option('--family <name>', 'ips (Suricata from Debian) or yara (YARA-X from npm); else what this machine can have')
+    .addHelpText('after', '\nExamples:\n  $ npm run demo -- --keep\n  $ npm run demo -- --family yara')
+    .action(async (options: { keep?: boolean; family?: string }) => {
+      const setting = await chooseSetting(options.family);
       const stateDir = join(global.config().stateDir, 'demo');
       const config = openConfig(stateDir);
-      const code = await runDemo(config, { keep: options.keep === true, progress: stderrProgress() });
+      const code = await runDemo(config, setting, { keep: options.keep === true, progress: stderrProgress() });
       if (code !== 0) global.exitWith(code);
     });
+};
+
+/** The family that was asked for; else ips, and yara where Suricata cannot be fetched. Throws SRP_INPUT_FAMILY. */
+const chooseSetting = async (asked: string | undefined): Promise<Setting> => {
+  const names = settings.map(({ family }) => family);
+  if (asked !== undefined && !names.includes(asked)) {
+    const message = `there is no demo of the family "${asked}"; expected one of ${names.join(', ')}`;
+    throw new SigrelError('SRP_INPUT_FAMILY', message);
+  }
+  const debian = asked !== undefined || (await haveDebian());
+  const family = asked ?? (debian ? 'ips' : 'yara');
+  if (!debian) {
+    note(
+      'Debian’s archive cannot be reached from here, or this is no Linux on x64: the demo is told with the family yara and YARA-X from npm',
+    );
+  }
+  return settings.find((one) => one.family === family) as Setting;
+};
+
+/** The packs are here already, or can be fetched. */
+const haveDebian = async (): Promise<boolean> => {
+  const suricata = (await listPacks()).filter(({ name }) => name === 'suricata');
+  return suricata.every(({ build }) => build !== null) || canReachDebian();
 };
 
 /** What has to be ended, whatever happens. */
@@ -190,13 +248,14 @@ type Stage = {
 /** 0: all as told, 1: not, 130: interrupted. Nothing that was started is left, except with `keep`. */
 const runDemo = async (
   config: Config,
+  setting: Setting,
   { keep, progress }: { readonly keep: boolean; readonly progress: Progress },
 ): Promise<number> => {
   const stage: Stage = { simulator: null, starting: Promise.resolve() };
   const interrupted = new Promise<'interrupted'>((resolve) => {
     for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => resolve('interrupted'));
   });
-  const performance = perform(config, stage, { keep, progress });
+  const performance = perform(config, setting, stage, { keep, progress });
   performance.catch(() => {}); // after an interruption its failure is no news
   let kept = false;
   try {
@@ -216,6 +275,7 @@ const runDemo = async (
 
 const perform = async (
   config: Config,
+  setting: Setting,
   stage: Stage,
   { keep, progress }: { readonly keep: boolean; readonly progress: Progress },
 ): Promise<number> => {
@@ -224,12 +284,12 @@ const perform = async (
     stage.starting = work;
     return work;
   };
-  out(paint('bold', 'sigrel demo: three releases on real Temporal, Kafka, PostgreSQL and Suricata'));
+  out(paint('bold', `sigrel demo: three releases on real Temporal, Kafka, PostgreSQL and ${setting.engines}`));
   await starting(discard(config));
   await starting(bringUp(config, progress));
-  const bundle = await bundleFolder(join(examples, 'families', 'ips'), undefined);
+  const bundle = await bundleFolder(join(examples, 'families', setting.family), undefined);
   const { family, engines } = await openApi(config).post<FamilyAnswer>('/families', { bundle });
-  const file = join(examples, 'demo', 'fleet.yaml');
+  const file = join(examples, 'demo', setting.fleet);
   const simulator = await starting(simulateFleet(config, { file, family, heartbeatMs, progress }));
   stage.simulator = simulator;
   const segments = new Set(simulator.devices.map(({ engine, failMode }) => `${engine.version} ${failMode}`));
@@ -237,12 +297,12 @@ const perform = async (
   out(wrap(`${fleet} ${engines.join(', ')}`, ''));
 
   const told: Told[] = [];
-  for (const story of stories) told.push(await tell(config, story));
+  for (const story of stories) told.push(await tell(config, setting, story));
 
-  const postmortem = join(config.stateDir, 'postmortem-demo-blocks-field.md');
   const halted = told.at(-1);
+  const postmortem = join(config.stateDir, `postmortem-${halted?.releaseId}.md`);
   if (halted) await writeFile(postmortem, writePostmortem(halted.events));
-  summarise(config, told, { keep, postmortem, started });
+  summarise(config, setting, told, { keep, postmortem, started });
   return told.every(({ failed }) => failed.length === 0) ? 0 : 1;
 };
 
@@ -256,6 +316,7 @@ const discard = async (config: Config): Promise<void> => {
 
 const summarise = (
   config: Config,
+  { folders }: Setting,
   told: readonly Told[],
   more: { readonly keep: boolean; readonly postmortem: string; readonly started: number },
 ): void => {
@@ -289,11 +350,11 @@ const summarise = (
   out(`\npostmortem of the halted release: ${relative(process.cwd(), more.postmortem)}`);
   if (!more.keep) out(`\nIts data are kept. To look deeper, start its servers again:\n  ./sigrel ${flag} up --detach`);
   out(`\nLook deeper:`);
-  out(`  ./sigrel ${flag} timeline demo-blocks-field`);
-  out(`  ./sigrel ${flag} replay demo-blocks-field --at 18`);
-  out(`  ./sigrel ${flag} matrix show demo-astaro`);
-  out(`  ./sigrel ${flag} release get demo-good`);
-  out(`  ./sigrel ${flag} verify demo-good`);
+  out(`  ./sigrel ${flag} timeline demo-${folders.harm}`);
+  out(`  ./sigrel ${flag} replay demo-${folders.harm} --at 18`);
+  out(`  ./sigrel ${flag} matrix show demo-${folders.misfit}`);
+  out(`  ./sigrel ${flag} release get demo-${folders.good}`);
+  out(`  ./sigrel ${flag} verify demo-${folders.good}`);
   if (more.keep && ui) out(`  ${ui}   Temporal Web UI`);
   out(`  ./sigrel ${flag} ${more.keep ? 'down      stops it' : 'down'}`);
 };

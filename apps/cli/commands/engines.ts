@@ -1,15 +1,17 @@
 /** `sigrel engines`: what detection engines there are, whether they are fit to test with, and one rule file on one of them. */
-import { readFile, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { readdir, readFile, writeFile } from 'node:fs/promises';
+import { basename, join } from 'node:path';
 import type { Command } from 'commander';
 import type { Family } from '../../../domain/content/family.ts';
-import { parseRules } from '../../../domain/content/rules.ts';
+import { type Language, languageOf } from '../../../domain/content/language.ts';
+import type { Rule } from '../../../domain/content/rules.ts';
 import { SigrelError } from '../../../domain/errors.ts';
-import { type EngineBuild, engineId } from '../../../domain/release.ts';
-import { testCell } from '../../../domain/test-cell.ts';
+import { findNotLoaded, type NotLoaded } from '../../../domain/matrix/not-loaded.ts';
+import { testControls } from '../../../domain/matrix/test-cell.ts';
+import type { EngineInput } from '../../../domain/ports.ts';
+import { type EngineBuild, engineId, type RuleId } from '../../../domain/release.ts';
 import { plural } from '../../../domain/timeline.ts';
 import { loadFamily } from '../../../infra/content/load-family.ts';
-import { findNotLoaded, type NotLoaded } from '../../../infra/engines/not-loaded.ts';
 import { acquirePacks, type KnownPack, listPacks, type Pack } from '../../../infra/engines/packs.ts';
 import { createEngineRunner } from '../../../infra/engines/runner.ts';
 import { stderrProgress } from '../../../infra/servers/progress.ts';
@@ -35,10 +37,15 @@ const readQualification = async (pack: KnownPack): Promise<Qualification | null>
   return found?.engine === engineId(pack.build) ? found : null;
 };
 
-const controlsFamily = async (): Promise<Family> => {
-  const loaded = await loadFamily(join(checkout, 'examples', 'families', 'ips'));
-  if (loaded.ok) return loaded.family;
-  throw new SigrelError('SRP_INTEGRITY_CONTROLS', 'the example family, whose controls qualify engines, cannot be read');
+/** The example family whose controls qualify the engines of a language. */
+const controlsFamily = async (language: Language): Promise<Family> => {
+  const families = join(checkout, 'examples', 'families');
+  for (const name of (await readdir(families)).sort()) {
+    const loaded = await loadFamily(join(families, name));
+    if (loaded.ok && loaded.family.language === language) return loaded.family;
+  }
+  const message = `no example family of ${language.name}, whose controls qualify its engines, can be read`;
+  throw new SigrelError('SRP_INTEGRITY_CONTROLS', message);
 };
 
 export const addEngineCommands = (program: Command, global: Global): void => {
@@ -92,9 +99,8 @@ export const addEngineCommands = (program: Command, global: Global): void => {
     .addHelpText('after', '\nExample:\n  $ sigrel engines qualify suricata@7.0.10')
     .action(async (names: string[], options: { json?: boolean }) => {
       const packs = await acquire(names);
-      const family = await controlsFamily();
       const found: Qualification[] = [];
-      for (const pack of packs) found.push(await qualify(pack, family));
+      for (const pack of packs) found.push(await qualify(pack, await controlsFamily(languageOf(pack.build.name))));
       if (options.json) outJson({ engines: found });
       else
         out(
@@ -110,7 +116,7 @@ export const addEngineCommands = (program: Command, global: Global): void => {
     .command('try')
     .argument('<engine>', 'e.g. suricata@6.0.1')
     .requiredOption('--rules <file>', 'the rules to load')
-    .option('--input <file>', 'a packet capture to run them over')
+    .option('--input <file>', 'a packet capture (Suricata) or a file to run them over')
     .option('--ips', 'as if inline: what is dropped counts as blocked')
     .option('--json', 'for programs')
     .description(
@@ -135,14 +141,16 @@ const acquire = (names: readonly string[]): Promise<readonly Pack[]> =>
 
 /** The controls of the example family on this engine; kept beside the pack. */
 const qualify = async (pack: Pack, family: Family): Promise<Qualification> => {
-  const ports = { engines: createEngineRunner([pack]), now: Date.now };
-  const engine = engineId(pack.build);
-  const cell = { cellId: `${engine}/ids`, engine: pack.build, mode: 'ids', devices: 0 } as const;
-  const content = { ...family, rules: family.controls.good, vectors: [] };
-  const { result } = await testCell(ports, content, cell, new AbortController().signal);
-  const gate = result.gates.find((one) => one.gate === 'controls');
+  const { build } = pack;
+  const engines = createEngineRunner([pack]);
+  const { language } = family;
+  const [mode = 'scan'] = language.modes;
+  const { signal } = new AbortController();
+  const run = (rules: readonly Rule[], inputs: EngineInput['inputs']) =>
+    engines.run(build, { rules: language.artefact(rules), inputs, mode }, signal);
+  const gate = await testControls(run, family);
   const qualification: Qualification = {
-    ...{ engine, at: new Date().toISOString(), passed: gate?.verdict === 'pass' },
+    ...{ engine: engineId(build), at: new Date().toISOString(), passed: gate?.verdict === 'pass' },
     controls: String(gate?.observed ?? 'no result'),
   };
   await writeFile(qualificationFile(pack.dir), `${JSON.stringify(qualification)}\n`);
@@ -159,50 +167,74 @@ type Tried = {
   readonly rulesFailed: number | null;
   readonly rulesSkipped: number | null;
   readonly notLoaded: readonly NotLoaded[];
-  /** Signature id -> how often it alerted. */
+  /** Rule -> how often it alerted. */
   readonly alerts: Readonly<Record<string, number>>;
   readonly blocked: Readonly<Record<string, number>>;
   readonly words: string;
   readonly wallMs: number;
+  /** Of the engine's process; null where the system does not tell. */
+  readonly peakBytes: number | null;
 };
 
 const tryRules = async (name: string, options: TryOptions): Promise<Tried> => {
-  const rules = await readGiven(options.rules);
-  const captures = options.input === undefined ? [] : [{ name: 'input', bytes: await readGiven(options.input) }];
-  const parsed = parseRules(options.rules, new TextDecoder().decode(rules));
+  const written = await readGiven(options.rules);
+  const [pack] = await acquirePacks(stderrProgress(), [name]);
+  if (!pack) throw new SigrelError('SRP_MISSING_ENGINE', `there is no engine "${name}"`);
+  const { build: engine } = pack;
+  const language = languageOf(engine.name);
+  const bytes = options.input === undefined ? null : await readGiven(options.input);
+  if (bytes && language.looksAt === 'captures' && !isCapture(bytes)) {
+    throw new SigrelError('SRP_INPUT_CAPTURE', `${options.input} is no packet capture: expected pcap or pcapng`);
+  }
+  const parsed = language.parse(basename(options.rules), new TextDecoder().decode(written));
   if (parsed.rules.length === 0 && parsed.findings.length === 0) {
     throw new SigrelError('SRP_INPUT_RULES', `${options.rules} has no rule: nothing can be tried`);
   }
-  for (const { bytes } of captures) {
-    if (isCapture(bytes)) continue;
-    throw new SigrelError('SRP_INPUT_CAPTURE', `${options.input} is no packet capture: expected pcap or pcapng`);
-  }
-  const [pack] = await acquirePacks(stderrProgress(), [name]);
-  if (!pack) throw new SigrelError('SRP_MISSING_ENGINE', `there is no engine "${name}"`);
   const { signal } = new AbortController();
   const engines = createEngineRunner([pack]);
-  const run = await engines.run(pack.build, { rules, captures, mode: options.ips ? 'ips' : 'ids' }, signal);
+  const inputs = bytes === null ? [] : [{ name: 'input', bytes }];
+  const mode = options.ips ? 'ips' : (language.modes[0] ?? 'scan');
+  // The file goes to the engine as it was written, and not as we read it.
+  const rules = language.wrap(basename(options.rules), written);
+  const run = await engines.run(engine, { rules, inputs, mode }, signal);
   if (run === null) throw new SigrelError('SRP_MISSING_ENGINE', `there is no engine "${name}"`);
   const nothing = { rulesLoaded: null, rulesFailed: null, rulesSkipped: null, notLoaded: [], alerts: {}, blocked: {} };
-  const { build: engine } = pack;
   if (run.kind === 'no-result') {
-    return { engine, outcome: run.reason, ...nothing, words: run.words, wallMs: run.wallMs };
+    return { engine, outcome: run.reason, ...nothing, words: run.words, wallMs: run.wallMs, peakBytes: null };
   }
-  // What is no rule by our own reading cannot be named by an id; the engine's words about it are shown.
   const count = (action: 'all' | 'blocked') => {
     const found: Record<string, number> = {};
     for (const alert of run.alerts) {
-      if (action === 'all' || alert.action === action) found[alert.signatureId] = (found[alert.signatureId] ?? 0) + 1;
+      if (action === 'all' || alert.action === action) found[alert.ruleId] = (found[alert.ruleId] ?? 0) + 1;
     }
     return found;
   };
+  const loading = { engines, engine, language, configuration: { mode }, signal };
+  // What is no rule by our own reading cannot be loaded alone: it is named by what stands on its line.
+  const lines = new TextDecoder().decode(written).split('\n');
+  const broken = parsed.findings.map(({ line, message }): NotLoaded => {
+    const text = lines[(line ?? 1) - 1] ?? '';
+    return { id: nameOn(language, text) ?? `line ${line}`, words: message };
+  });
+  const complete = run.loaded === parsed.rules.length && run.failed === 0;
+  const named = complete ? [] : await findNotLoaded(loading, parsed.rules, run);
+  const notLoaded = complete ? [] : [...named, ...broken.filter(({ id }) => !named.some((one) => one.id === id))];
+  const refusedWhole = language.allOrNothing && run.loaded === 0 && run.failed > 0;
   return {
-    ...{ engine, outcome: 'completed', rulesLoaded: run.loaded, rulesFailed: run.failed, rulesSkipped: run.skipped },
-    notLoaded: await findNotLoaded(engines, engine, parsed.rules, run, signal),
+    ...{ engine, outcome: 'completed', rulesLoaded: run.loaded, rulesSkipped: run.skipped },
+    rulesFailed: refusedWhole ? Math.max(run.failed, notLoaded.length) : run.failed,
+    notLoaded,
     ...{ alerts: count('all'), blocked: count('blocked') },
     words: run.errors.map((error) => error.words).join('; '),
-    wallMs: run.wallMs,
+    ...{ wallMs: run.wallMs, peakBytes: run.peakBytes },
   };
+};
+
+/** The id that a line seems to give a rule; null: none. */
+const nameOn = (language: Language, line: string): RuleId | null => {
+  const of = { suricata: /\bsid:\s*(\d+)/, yara: /\brule\s+(\w+)/, clamav: /^([^:;\s]+)[:;]/ }[language.name];
+  const found = of.exec(line)?.[1];
+  return found === undefined ? null : language.name === 'suricata' ? Number(found) : found;
 };
 
 /** By the first four bytes: pcap in either byte order and resolution, or pcapng. */

@@ -3,19 +3,21 @@ import { join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Command } from 'commander';
 import { SigrelError } from '../../../domain/errors.ts';
+import { plural } from '../../../domain/timeline.ts';
 import type { Config } from '../../../infra/config.ts';
 import { readFleetKey } from '../../../infra/device-auth.ts';
-import { acquirePacks } from '../../../infra/engines/packs.ts';
+import { acquirePacks, listPacks } from '../../../infra/engines/packs.ts';
 import { spawnServer, waitReady } from '../../../infra/servers/processes.ts';
 import { type Progress, stderrProgress, step } from '../../../infra/servers/progress.ts';
 import { forgetServices, readServices, recordServices } from '../../../infra/servers/services-record.ts';
 import { keysDirOf, storeDirOf } from '../../../services/all.ts';
-import type { FleetAnswer } from '../../../services/api/contract.ts';
+import type { FleetAnswer, ImportAnswer } from '../../../services/api/contract.ts';
 import { readFleetFile } from '../../simulator/fleet-file.ts';
 import { readTrustedRoot, type Simulator, startSimulator } from '../../simulator/simulator.ts';
 import { checkout } from '../context.ts';
+import { readDeviceList } from '../device-list.ts';
 import type { Global } from '../global.ts';
-import { bar, note, out, outJson, table } from '../output.ts';
+import { bar, note, out, outJson, paint, table, wrap } from '../output.ts';
 
 /** Its name among the processes of a state folder, so that `down` ends it too. */
 export const simulatorName = 'simulator';
@@ -41,7 +43,7 @@ export const simulateFleet = async (
   const trustedRoot = await readTrustedRoot(storeDirOf(config.stateDir)).catch(() => {
     throw new SigrelError('SRP_MISSING_FAMILY', 'there is no family yet: sigrel family init examples/families/ips');
   });
-  const packs = await acquirePacks(options.progress);
+  const packs = await acquirePacks(options.progress, await enginesIn(fleet.segments.map(({ engine }) => engine)));
   const simulator = await startSimulator({
     ...{ fleet, packs, trustedRoot, family: options.family, heartbeatMs: options.heartbeatMs, ownClients },
     fleetKey: await readFleetKey(keysDirOf(config.stateDir)),
@@ -51,6 +53,20 @@ export const simulateFleet = async (
   });
   await step(options.progress, `enrolling ${fleet.devices} devices`, () => simulator.enrolled);
   return simulator;
+};
+
+/** The packs that a fleet file names, by version alone (of Suricata) or as `yara-x@1.20.0`. Throws SRP_INPUT_FLEET. */
+const enginesIn = async (names: readonly string[]): Promise<readonly string[]> => {
+  const known = await listPacks();
+  const found = names.map((name) => {
+    const pack = known.find(
+      (one) => `${one.name}@${one.version}` === name || (one.name === 'suricata' && one.version === name),
+    );
+    if (pack) return `${pack.name}@${pack.version}`;
+    const all = known.map((one) => `${one.name}@${one.version}`).join(', ');
+    throw new SigrelError('SRP_INPUT_FLEET', `segments: there is no engine "${name}"; known are ${all}`);
+  });
+  return [...new Set(found)];
 };
 
 /** The same in a process of its own that outlives this one; resolves when every device is enrolled. */
@@ -97,6 +113,22 @@ export const addFleetCommands = (program: Command, global: Global): void => {
         ),
       );
       out(`${answer.devices} devices`);
+    });
+  fleet
+    .command('import')
+    .argument('<file>', 'YAML or JSON list of { device, engine, failMode }, or lines under "device,engine,failMode"')
+    .description('devices that have not polled yet, so that the matrix tests their engines')
+    .option('--json', 'for programs')
+    .addHelpText('after', '\nExample:\n  $ sigrel fleet import inventory.csv')
+    .action(async (file: string, options: { json?: boolean }) => {
+      const devices = await readDeviceList(file);
+      const answer = await global.api().post<ImportAnswer>('/fleet', { devices });
+      if (options.json) return outJson(answer);
+      out(`${plural(answer.imported, 'device')} imported; what a device says of itself is not overwritten`);
+      for (const { engine, devices: count } of answer.unknown) {
+        const consequence = 'an untested cell, which blocks releases until two people exclude it';
+        out(wrap(`${paint('red', `no pack of ${engine}`)} (${plural(count, 'device')}): ${consequence}`, '  '));
+      }
     });
   fleet
     .command('simulate')

@@ -1,31 +1,50 @@
 /** `sigrel lint`: the gates of the matrix on a folder, here and now, without servers. */
+import { setMaxListeners } from 'node:events';
 import { writeFile } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
+import { join } from 'node:path';
 import type { Command } from 'commander';
 import type { Family } from '../../../domain/content/family.ts';
-import type { ContentFinding } from '../../../domain/content/rules.ts';
+import { type ContentFinding, findReusedIds, type Rule } from '../../../domain/content/rules.ts';
 import { SigrelError } from '../../../domain/errors.ts';
-import { type Cell, engineId } from '../../../domain/release.ts';
-import { type LoadedRules, type RuleRow, ruleRows } from '../../../domain/rule-matrix.ts';
-import { testCell } from '../../../domain/test-cell.ts';
+import { type Divergence, findDivergences } from '../../../domain/matrix/divergence.ts';
+import { type Fit, fitRules } from '../../../domain/matrix/fit.ts';
+import type { NotLoaded } from '../../../domain/matrix/not-loaded.ts';
+import { cellsFor } from '../../../domain/matrix/plan.ts';
+import { type RuleRow, ruleRows } from '../../../domain/matrix/rule-matrix.ts';
+import { runCell } from '../../../domain/matrix/run-cell.ts';
+import type { TestedCell } from '../../../domain/matrix/test-cell.ts';
+import { type CellResult, type EngineBuild, engineId, type RuleId } from '../../../domain/release.ts';
 import { firstFault, plural } from '../../../domain/timeline.ts';
 import { parsePolicy } from '../../../events/policy-schema.ts';
 import { loadFamily } from '../../../infra/content/load-family.ts';
-import { findNotLoaded } from '../../../infra/engines/not-loaded.ts';
-import { acquirePacks, type Pack } from '../../../infra/engines/packs.ts';
-import { createEngineRunner } from '../../../infra/engines/runner.ts';
+import { createEngines } from '../../../infra/engines/catalogue.ts';
+import { acquirePacks, type Pack, packsOf } from '../../../infra/engines/packs.ts';
+import { createMatrixTools } from '../../../infra/engines/tools.ts';
+import { cacheRoot } from '../../../infra/servers/cache.ts';
 import { type Progress, stderrProgress, step } from '../../../infra/servers/progress.ts';
 import type { Global } from '../global.ts';
 import { renderHeatMap } from '../heat-map.ts';
 import { note, out, outJson, paint, table, wrap } from '../output.ts';
 
-type LintOptions = { readonly engine?: string[]; readonly html?: string; readonly json?: boolean };
+type LintOptions = {
+  readonly engine?: string[];
+  readonly previous?: string;
+  readonly html?: string;
+  readonly json?: boolean;
+  readonly fresh?: boolean;
+};
 
 export const addLintCommand = (program: Command, global: Global): void => {
   program
     .command('lint')
     .argument('<folder>', 'the content, as for "release start"')
-    .option('--engine <name...>', 'on these engines only, e.g. suricata@6.0.1')
+    .option(
+      '--engine <name...>',
+      'on these engines only, e.g. suricata@6.0.1; else on every one that loads the language',
+    )
+    .option('--previous <folder>', 'what the fleet runs now: adds budgets, revert, first use and reused ids')
+    .option('--fresh', 'test every cell again, also where nothing has changed since')
     .option('--html <file>', 'a heat map of rules and engines as one HTML file')
     .option('--json', 'for programs')
     .description('test content on every engine, without servers; exit code 3 when there are findings')
@@ -33,35 +52,42 @@ export const addLintCommand = (program: Command, global: Global): void => {
     .action(async (folder: string, options: LintOptions) => {
       const progress = stderrProgress();
       const loaded = await loadFamily(folder);
-      const findings = loaded.ok ? policyFindings(loaded.family) : loaded.findings;
       if (!loaded.ok) {
-        if (options.json) outJson({ folder, findings, cells: [], rules: [] });
-        else sayFindings(findings);
+        if (options.json)
+          outJson({ folder, findings: loaded.findings, cells: [], rules: [], gaps: [], divergences: [] });
+        else sayFindings(loaded.findings);
         return global.exitWith(3);
       }
       const { family } = loaded;
-      const packs = await acquirePacks(progress, options.engine);
-      const cells = await testAll(family, packs, progress);
-      const ids = family.rules.map((rule) => rule.signatureId);
-      const rows = ruleRows(ids, cells);
-      const results = cells.map(({ result }) => result);
-      const red = results.filter((result) => result.verdict !== 'pass');
+      const previous = options.previous === undefined ? null : await readPrevious(options.previous, family);
+      const findings = [...policyFindings(family), ...findReusedIds(family.rules, previous ?? [])];
+      const packs = await acquirePacks(progress, options.engine ?? packsOf(family.language.engines));
+      checkEngines(packs, family);
+      const matrix = await lintMatrix(family, packs, { previous, fresh: options.fresh === true, progress });
+      const ids = family.rules.map((rule) => rule.ruleId);
+      const rows = ruleRows(ids, matrix.cells);
+      const results = matrix.cells.map(({ result }) => result);
       if (options.html !== undefined) {
-        const label = (id: number) => family.rules.find((rule) => rule.signatureId === id)?.message ?? '';
+        const label = (id: RuleId) => family.rules.find((rule) => rule.ruleId === id)?.message ?? '';
         const html = renderHeatMap({ title: `${family.name}: ${folder}`, results, rows, label });
         await writeFile(options.html, html).catch((cause: Error) => {
           throw new SigrelError('SRP_INPUT_OUTPUT', `${options.html} cannot be written: ${cause.message}`, { cause });
         });
         note(`heat map written to ${options.html}`);
       }
-      if (options.json)
-        outJson({ folder, family: family.name, findings, cells: results, rules: withPlaces(family, rows) });
-      else {
+      const { gaps, divergences } = matrix;
+      const red = results.some((result) => result.verdict !== 'pass');
+      if (options.json) {
+        const rules = withPlaces(family, rows);
+        outJson({ folder, family: family.name, findings, cells: results, rules, gaps, divergences });
+      } else {
         sayFindings(findings);
-        sayCells(cells);
-        sayRules(family, rows, red.length > 0);
+        sayCells(results);
+        sayRules(family, rows, red);
+        sayGaps(gaps);
+        sayDivergences(divergences);
       }
-      if (findings.length > 0 || red.length > 0) global.exitWith(3);
+      if (findings.length > 0 || red || divergences.length > 0) global.exitWith(3);
     });
 };
 
@@ -70,28 +96,105 @@ const policyFindings = (family: Family): readonly ContentFinding[] => {
   return parsed.ok ? [] : parsed.findings.map((finding) => ({ ...finding, file: 'policy.yaml' }));
 };
 
+/** The rules of another folder of the same language. Throws SRP_INPUT_PREVIOUS. */
+const readPrevious = async (folder: string, family: Family): Promise<readonly Rule[]> => {
+  const loaded = await loadFamily(folder);
+  if (!loaded.ok) {
+    const [first] = loaded.findings;
+    throw new SigrelError('SRP_INPUT_PREVIOUS', `${folder} cannot be what the fleet runs: ${first?.message}`);
+  }
+  if (loaded.family.language === family.language) return loaded.family.rules;
+  const message = `${folder} is ${loaded.family.language.name}, expected ${family.language.name} like the content`;
+  throw new SigrelError('SRP_INPUT_PREVIOUS', message);
+};
+
+const checkEngines = (packs: readonly Pack[], { language }: Family): void => {
+  const other = packs.find(({ build }) => !language.engines.includes(build.name));
+  if (!other) return;
+  const message = `${other.build.name}@${other.build.version} does not load ${language.name}; expected ${packsOf(language.engines).join(', ')}`;
+  throw new SigrelError('SRP_INPUT_ENGINE', message);
+};
+
+type Gap = { readonly engine: string; readonly rules: readonly NotLoaded[] };
+
+type LintedMatrix = {
+  readonly cells: readonly TestedCell[];
+  readonly gaps: readonly Gap[];
+  readonly divergences: readonly Divergence[];
+};
+
 /** As many cells at once as there are cores. */
-const testAll = async (family: Family, packs: readonly Pack[], progress: Progress): Promise<readonly LoadedRules[]> => {
-  const engines = createEngineRunner(packs);
+const lintMatrix = async (
+  family: Family,
+  packs: readonly Pack[],
+  options: { readonly previous: readonly Rule[] | null; readonly fresh: boolean; readonly progress: Progress },
+): Promise<LintedMatrix> => {
+  const { previous, progress } = options;
+  const tools = createMatrixTools(createEngines(progress), join(cacheRoot(), 'cells'));
+  const used = options.fresh ? { ...tools, cells: { ...tools.cells, get: async () => null } } : tools;
   const { signal } = new AbortController();
-  const waiting = packs.flatMap(({ build }) =>
-    family.modes.map((mode): Cell => ({ cellId: `${engineId(build)}/${mode}`, engine: build, mode, devices: 0 })),
+  setMaxListeners(0, signal);
+  const cells = cellsFor(
+    packs.map(({ build }) => build),
+    family.configurations,
+    {},
   );
-  const found = new Map<string, LoadedRules>();
-  const order = waiting.map((cell) => cell.cellId);
-  const test = async (cell: Cell): Promise<LoadedRules> => {
-    const { result, content } = await testCell({ engines, now: Date.now }, family, cell, signal);
-    if (content?.kind !== 'completed') return { result, notLoaded: null };
-    return { result, notLoaded: await findNotLoaded(engines, cell.engine, family.rules, content, signal) };
+  const fits = new Map<string, Promise<Fit>>();
+  const fitOf = (engine: EngineBuild): Promise<Fit> => {
+    const whole = { rules: family.rules, gaps: [] };
+    if (family.misfit === 'block') return Promise.resolve(whole);
+    const id = engineId(engine);
+    const found = fits.get(id) ?? fitRules(tools.engines, engine, family, signal).then((fit) => fit ?? whole);
+    fits.set(id, found);
+    return found;
   };
-  const work = async (): Promise<void> => {
-    for (let cell = waiting.shift(); cell !== undefined; cell = waiting.shift())
-      found.set(cell.cellId, await test(cell));
-  };
-  await step(progress, `${plural(order.length, 'cell')}, ${plural(family.rules.length, 'rule')}`, () =>
-    Promise.all(Array.from({ length: availableParallelism() }, work)),
+  const tested = await step(progress, `${plural(cells.length, 'cell')}, ${plural(family.rules.length, 'rule')}`, () =>
+    inParallel(cells, availableParallelism(), async (cell) => {
+      const { rules } = await fitOf(cell.engine);
+      return runCell(used, { family, cell, rules, previous, from: 'lint' }, signal);
+    }),
   );
-  return order.flatMap((cellId) => found.get(cellId) ?? []);
+  const observations = tested.flatMap(({ observation }) => observation ?? []);
+  const gaps = await Promise.all(
+    [...fits].map(async ([engine, fit]): Promise<Gap> => ({ engine, rules: (await fit).gaps })),
+  );
+  return {
+    cells: tested,
+    gaps: gaps.filter(({ rules }) => rules.length > 0),
+    divergences: findDivergences(observations, family.differences),
+  };
+};
+
+/** Results in the order of `items`, at most `slots` at once. */
+const inParallel = async <T, R>(
+  items: readonly T[],
+  slots: number,
+  work: (item: T) => Promise<R>,
+): Promise<readonly R[]> => {
+  const results: R[] = [];
+  const waiting = [...items.entries()];
+  const next = async (): Promise<void> => {
+    for (let entry = waiting.shift(); entry !== undefined; entry = waiting.shift()) {
+      results[entry[0]] = await work(entry[1]);
+    }
+  };
+  await Promise.all(Array.from({ length: Math.min(slots, items.length) }, next));
+  return results;
+};
+
+const sayGaps = (gaps: readonly Gap[]): void => {
+  for (const { engine, rules } of gaps) {
+    out(`\n${paint('yellow', `${engine} goes without ${plural(rules.length, 'rule')}`)}`);
+    for (const { id, words } of rules) out(wrap(`${id}: ${words}`, '  '));
+  }
+};
+
+const sayDivergences = (divergences: readonly Divergence[]): void => {
+  for (const { rule, input, alerting, silent } of divergences) {
+    out(`\n${paint('red', 'silent divergence')} of rule ${rule} on ${input}, declared in no differences.yaml`);
+    out(wrap(`alerts: ${alerting.join(', ')}`, '  '));
+    out(wrap(`silent: ${silent.join(', ')}`, '  '));
+  }
 };
 
 const sayFindings = (findings: readonly ContentFinding[]): void => {
@@ -100,7 +203,7 @@ const sayFindings = (findings: readonly ContentFinding[]): void => {
   }
 };
 
-const sayCells = (cells: readonly LoadedRules[]): void => {
+const sayCells = (results: readonly CellResult[]): void => {
   const columns = ['cell', 'verdict', 'rules', 'what is wrong first'].map((name) => ({
     name,
     right: name === 'rules',
@@ -108,7 +211,7 @@ const sayCells = (cells: readonly LoadedRules[]): void => {
   out(
     table(
       columns,
-      cells.map(({ result }) => [
+      results.map((result) => [
         result.cellId,
         paint(result.verdict === 'pass' ? 'green' : 'red', result.verdict),
         `${result.rulesLoaded ?? '-'} of ${result.rulesExpected}`,
@@ -127,8 +230,8 @@ const sayRules = (family: Family, rows: readonly RuleRow[], anyRed: boolean): vo
     return;
   }
   for (const row of wrong) {
-    const rule = family.rules.find((one) => one.signatureId === row.signatureId);
-    out(`\n${paint('red', `${rule?.file}:${rule?.line}`)} rule ${row.signatureId} "${rule?.message ?? ''}"`);
+    const rule = family.rules.find((one) => one.ruleId === row.ruleId);
+    out(`\n${paint('red', `${rule?.file}:${rule?.line}`)} rule ${row.ruleId} "${rule?.message ?? ''}"`);
     for (const [cellId, { verdict, words }] of Object.entries(row.cells)) {
       const said = verdict === 'ok' ? paint('green', 'ok') : `${paint('red', verdict)} ${words}`;
       out(wrap(`${cellId}: ${said}`, '  '));
@@ -138,6 +241,6 @@ const sayRules = (family: Family, rows: readonly RuleRow[], anyRed: boolean): vo
 
 const withPlaces = (family: Family, rows: readonly RuleRow[]) =>
   rows.map((row) => {
-    const rule = family.rules.find((one) => one.signatureId === row.signatureId);
+    const rule = family.rules.find((one) => one.ruleId === row.ruleId);
     return { ...row, file: rule?.file, line: rule?.line, message: rule?.message };
   });

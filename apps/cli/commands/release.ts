@@ -1,11 +1,8 @@
-/** `sigrel family`, `sigrel release`, `sigrel matrix`. */
-import { writeFile } from 'node:fs/promises';
+/** `sigrel family`, `sigrel release`. */
 import { userInfo } from 'node:os';
 import { type Command, InvalidArgumentError } from 'commander';
 import { SigrelError } from '../../../domain/errors.ts';
-import type { CellResult } from '../../../domain/release.ts';
 import type { ReleaseState } from '../../../domain/release-state.ts';
-import { ruleRows } from '../../../domain/rule-matrix.ts';
 import { duration, plural, total } from '../../../domain/timeline.ts';
 import type {
   CommandAnswer,
@@ -17,9 +14,8 @@ import type {
 } from '../../../services/api/contract.ts';
 import { bundleFolder } from '../content.ts';
 import type { Global } from '../global.ts';
-import { renderHeatMap } from '../heat-map.ts';
-import { note, out, outJson, paint, table, wrap } from '../output.ts';
-import { exitCodeOf, paintPhase, redCells, renderRelease, statusLine } from '../view.ts';
+import { note, out, outJson, paint, table } from '../output.ts';
+import { exitCodeOf, paintPhase, renderRelease, statusLine } from '../view.ts';
 import { createLiveView, watchRelease } from '../watch.ts';
 
 const defaultBy = (): string => process.env.SIGREL_USER ?? userInfo().username;
@@ -60,7 +56,6 @@ export const addReleaseCommands = (program: Command, global: Global): void => {
   addStart(release, global);
   addReading(release, global);
   addSteering(release, global);
-  addMatrix(program, global);
 };
 
 const addStart = (release: Command, global: Global): void => {
@@ -252,76 +247,3 @@ const addSteering = (release: Command, global: Global): void => {
       });
   }
 };
-
-const addMatrix = (program: Command, global: Global): void => {
-  const matrix = program.command('matrix').description('the test on every engine of the field');
-  matrix
-    .command('show')
-    .argument('<id>', 'the release')
-    .description('cells, gates and what the engines said')
-    .option('--html <file>', 'as one HTML file with a heat map')
-    .option('--json', 'for programs')
-    .addHelpText('after', '\nExample:\n  $ sigrel matrix show ips-20261124-101500 --html matrix.html')
-    .action(async (id: string, options: { html?: string; json?: boolean }) => {
-      const { release: state } = await global.api().get<ReleaseAnswer>(`/releases/${encodeURIComponent(id)}`);
-      if (options.json) return outJson({ releaseId: id, matrix: state.matrix });
-      if (!state.matrix) return out(`release ${id} has no matrix: it is ${state.phase}`);
-      const { cells, results, fleetDevices, verdict } = state.matrix;
-      if (options.html !== undefined) await writeHeatMap(id, results, options.html);
-      const columns = ['engine', 'mode', 'devices', 'rules', 'verdict', 'time', 'gates that did not pass'].map(
-        (name) => ({
-          name,
-          right: ['devices', 'rules', 'time'].includes(name),
-        }),
-      );
-      const rowsOf = cells.map((cell) => {
-        const result = results.find((one) => one.cellId === cell.cellId);
-        const red = result?.gates.filter((gate) => gate.verdict !== 'pass').map((gate) => gate.gate) ?? [];
-        const colour = result?.verdict === 'pass' ? 'green' : 'red';
-        return [
-          `${cell.engine.name} ${cell.engine.version}`,
-          cell.mode,
-          String(cell.devices),
-          result ? `${result.rulesLoaded ?? '-'} of ${result.rulesExpected}` : '',
-          result ? paint(colour, result.verdict) : paint('dim', 'not yet'),
-          result ? duration(result.wallMs) : '',
-          red.join(', '),
-        ];
-      });
-      out(`${plural(cells.length, 'cell')} for ${plural(fleetDevices, 'device')}: ${verdict}`);
-      out(table(columns, rowsOf));
-      for (const result of redCells(state)) {
-        out(`\n${paint('red', result.cellId)}`);
-        for (const gate of result.gates.filter((one) => one.verdict !== 'pass')) {
-          for (const { rule, vector, file, line, words } of gate.details) {
-            const place = [
-              rule === undefined ? '' : `rule ${rule}`,
-              vector === undefined ? '' : `vector ${vector}`,
-              file === undefined ? '' : `${file}:${line ?? ''}`,
-            ].filter((part) => part !== '');
-            out(wrap(`${gate.gate}: ${place.length === 0 ? '' : `${place.join(', ')}: `}${words}`, '  '));
-          }
-        }
-      }
-    });
-};
-
-/** Rules that some gate names; all others are fine in every cell. */
-const writeHeatMap = async (id: string, results: readonly CellResult[], file: string): Promise<void> => {
-  const named = results.flatMap(({ gates }) => gates.flatMap(({ details }) => details.map(({ rule }) => rule)));
-  const ids = [...new Set(named.filter((rule) => rule !== undefined))].sort((a, b) => a - b);
-  const cells = results.map((result) => ({
-    result,
-    notLoaded: result.rulesLoaded === null ? null : refusedBy(result),
-  }));
-  const html = renderHeatMap({ title: `Matrix of ${id}`, results, rows: ruleRows(ids, cells), label: () => '' });
-  await writeFile(file, html).catch((cause: Error) => {
-    throw new SigrelError('SRP_INPUT_OUTPUT', `${file} cannot be written: ${cause.message}`, { cause });
-  });
-  note(`heat map written to ${file}`);
-};
-
-const refusedBy = (result: CellResult) =>
-  result.gates
-    .filter(({ gate }) => gate === 'rules-loaded')
-    .flatMap(({ details }) => details.flatMap(({ rule, words }) => (rule === undefined ? [] : [{ id: rule, words }])));

@@ -1,0 +1,61 @@
+/** Which engines a release of a family is for: those of its devices and of its support contract, less what was excluded. */
+import type { Family, ReadFamily } from '../domain/content/family.ts';
+import { SigrelError } from '../domain/errors.ts';
+import { enginesOf, isPromised, unknownBuild } from '../domain/matrix/plan.ts';
+import type { BlobStore, EngineCatalogue, Inventory, Waivers } from '../domain/ports.ts';
+import { type EngineBuild, type EngineId, engineId, type Waiver } from '../domain/release.ts';
+import { isInForce } from '../domain/waiver.ts';
+
+export type SourcePorts = {
+  readonly blobs: BlobStore;
+  /** Throws SRP_INTEGRITY_BUNDLE for what is no bundle. */
+  readonly openBundle: (bytes: Uint8Array) => ReadFamily;
+};
+
+/** The family of a stored source. Throws SRP_INTEGRITY_BUNDLE when it has findings: it was built from the same bytes. */
+export const openFamily = async (ports: SourcePorts, sourceDigest: string): Promise<Family> => {
+  const read = ports.openBundle(await ports.blobs.get(sourceDigest));
+  if (read.ok) return read.family;
+  throw new SigrelError('SRP_INTEGRITY_BUNDLE', `the source ${sourceDigest} cannot be read any more`);
+};
+
+export type FleetPorts = {
+  readonly inventory: Inventory;
+  readonly catalogue: EngineCatalogue;
+  readonly waivers: Waivers;
+  readonly now: () => number;
+};
+
+export type FieldedEngines = {
+  readonly engines: readonly EngineBuild[];
+  /** Devices of the family's language by engine id, excluded ones too. */
+  readonly devices: Readonly<Record<EngineId, number>>;
+  readonly fleetDevices: number;
+  readonly excluded: readonly { readonly waiver: Waiver; readonly engine: EngineId; readonly devices: number }[];
+};
+
+export const fieldedEngines = async (ports: FleetPorts, family: Family): Promise<FieldedEngines> => {
+  const { language, support, name } = family;
+  const enrolled = (await ports.inventory.devices()).filter(({ engine }) => language.engines.includes(engine.name));
+  const devices: Record<EngineId, number> = {};
+  for (const { engine } of enrolled) devices[engineId(engine)] = (devices[engineId(engine)] ?? 0) + 1;
+  const promised = await Promise.all(
+    support
+      .filter((one) => isPromised(one, ports.now()))
+      .map(async ({ engine }) => (await ports.catalogue.find(engine)) ?? unknownBuild(engine)),
+  );
+  const all = enginesOf([...enrolled.map(({ engine }) => engine), ...promised]);
+  const exclusions = (await ports.waivers.list(name)).filter(
+    (waiver) => waiver.kind === 'exclude' && isInForce(waiver, ports.now()),
+  );
+  const exclusionOf = (engine: EngineBuild) => exclusions.find(({ target }) => target === engineId(engine));
+  return {
+    engines: all.filter((engine) => exclusionOf(engine) === undefined),
+    ...{ devices, fleetDevices: enrolled.length },
+    excluded: all.flatMap((engine) => {
+      const waiver = exclusionOf(engine);
+      const id = engineId(engine);
+      return waiver ? [{ waiver, engine: id, devices: devices[id] ?? 0 }] : [];
+    }),
+  };
+};

@@ -1,0 +1,81 @@
+/**
+ * Exclusions and overrides: what two different people decide against the matrix, with a reason and an end. One person
+ * proposes, another grants; until then, and after the end, nothing has changed.
+ */
+import type { CellResult, Waiver } from './release.ts';
+
+export type WaiverRequest = {
+  readonly family: string;
+  readonly kind: Waiver['kind'];
+  readonly target: string;
+  readonly sourceDigest: string | null;
+  readonly by: string;
+  readonly reason: string;
+  /** ISO 8601. */
+  readonly expiresAt: string;
+};
+
+export type WaiverDecision =
+  | { readonly ok: true; readonly waiver: Waiver; readonly granted: boolean }
+  | { readonly ok: false; readonly code: string; readonly message: string };
+
+/** Longer than that nobody remembers why. */
+const longestMs = 90 * 24 * 3_600_000;
+
+/** Two people stand behind it and its end has not come. */
+export const isInForce = (waiver: Waiver, now: number): boolean =>
+  waiver.by.length >= 2 && Date.parse(waiver.expiresAt) > now;
+
+const isAbout = (waiver: Waiver, request: WaiverRequest): boolean =>
+  waiver.family === request.family &&
+  waiver.kind === request.kind &&
+  waiver.target === request.target &&
+  waiver.sourceDigest === request.sourceDigest;
+
+/**
+ * What a request makes of what there is: a proposal, or with a second person a waiver in force. `result`: the red cell that
+ * an override is for. `waiverId` names a new one.
+ */
+export const decideWaiver = (
+  known: readonly Waiver[],
+  request: WaiverRequest,
+  context: { readonly now: number; readonly waiverId: string; readonly result: CellResult | null },
+): WaiverDecision => {
+  const refuse = (code: string, message: string): WaiverDecision => ({ ok: false, code, message });
+  const { kind, target, by, reason, expiresAt } = request;
+  const what = kind === 'exclude' ? `the exclusion of ${target}` : `the override of ${target}`;
+  if (by.trim() === '') return refuse('SRP_INPUT_BY', `${what} needs the name of who asks`);
+  if (reason.trim() === '') return refuse('SRP_INPUT_REASON', `${what} needs a reason`);
+  const ends = Date.parse(expiresAt);
+  if (!Number.isFinite(ends))
+    return refuse('SRP_INPUT_EXPIRY', `"${expiresAt}" is no time; expected e.g. 2027-01-31 or 2027-01-31T12:00:00Z`);
+  if (ends <= context.now) return refuse('SRP_INPUT_EXPIRY', `${what} would have ended already, at ${expiresAt}`);
+  if (ends > context.now + longestMs)
+    return refuse('SRP_INPUT_EXPIRY', `${what} would last until ${expiresAt}; expected at most 90 days`);
+  if (kind === 'override') {
+    const { result } = context;
+    if (result === null) return refuse('SRP_MISSING_CELL', `the release has no result of a cell ${target}`);
+    if (result.verdict === 'pass')
+      return refuse('SRP_RULE_WAIVER', `cell ${target} passed: there is nothing to override`);
+    if (result.verdict === 'void') {
+      const why =
+        'a control came out wrong, so that nothing is known about the content: mend the engine and release again';
+      return refuse('SRP_RULE_WAIVER', `cell ${target} is void and cannot be overridden: ${why}`);
+    }
+    if (result.rulesLoaded === null)
+      return refuse(
+        'SRP_RULE_WAIVER',
+        `cell ${target} was not tested and cannot be overridden: exclude its engine instead`,
+      );
+  }
+  const open = known.find((waiver) => isAbout(waiver, request) && Date.parse(waiver.expiresAt) > context.now);
+  if (!open) {
+    const { family, sourceDigest } = request;
+    const waiver = { waiverId: context.waiverId, family, kind, target, sourceDigest, reason, expiresAt, by: [by] };
+    return { ok: true, waiver, granted: false };
+  }
+  if (open.by.length >= 2) return refuse('SRP_RULE_WAIVER', `${what} is in force already, until ${open.expiresAt}`);
+  if (open.by.includes(by))
+    return refuse('SRP_RULE_FOUR_EYES', `${by} proposed ${what}: somebody else has to grant it`);
+  return { ok: true, waiver: { ...open, by: [...open.by, by] }, granted: true };
+};

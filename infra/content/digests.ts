@@ -1,0 +1,46 @@
+/** What the result of a cell depends on, as digests: nothing is used again after any of it has changed. */
+import { createHash } from 'node:crypto';
+import { readdir, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Family } from '../../domain/content/family.ts';
+import { canonicalJson } from '../../events/canonical-json.ts';
+
+export const digestOf = (value: unknown): string => createHash('sha256').update(canonicalJson(value)).digest('hex');
+
+const digestOfBytes = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex');
+
+/** Vectors, controls, differences, own goodware and budgets: everything of a family but its rules. */
+export const testDigest = (family: Family): string => {
+  const { controls, vectors, goodware, differences, budgets, language } = family;
+  const named = (list: readonly { readonly name: string; readonly bytes: Uint8Array }[]) =>
+    list.map(({ name, bytes }) => ({ name, sha256: digestOfBytes(bytes) }));
+  return digestOf({
+    language: language.name,
+    vectors: vectors.map(({ name, bytes, mustMatch }) => ({ name, sha256: digestOfBytes(bytes), mustMatch })),
+    goodware: named(goodware),
+    ...{ differences, budgets },
+    controls: {
+      good: controls.good.map(({ text }) => text),
+      bad: controls.bad.map(({ text }) => text),
+      skip: controls.skip.map(({ text }) => text),
+      input: digestOfBytes(controls.input),
+    },
+  });
+};
+
+let runner: Promise<string> | undefined;
+
+/** SHA-256 over the code that runs engines and grades what they say: with other code a cell is tested anew. */
+export const runnerDigest = (): Promise<string> => {
+  runner ??= (async () => {
+    const root = join(import.meta.dirname, '..', '..');
+    const all = createHash('sha256');
+    for (const folder of [join('infra', 'engines'), join('domain', 'matrix'), join('domain', 'content')]) {
+      for (const name of (await readdir(join(root, folder))).sort()) {
+        all.update(`${folder} ${name}\n`).update(await readFile(join(root, folder, name)));
+      }
+    }
+    return all.digest('hex');
+  })();
+  return runner;
+};

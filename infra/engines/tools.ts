@@ -1,0 +1,20 @@
+/** What the matrix needs to test cells on this machine. */
+import type { MatrixTools } from '../../domain/matrix/run-cell.ts';
+import { digestOf, runnerDigest, testDigest } from '../content/digests.ts';
+import { createCellStore } from '../store/cells.ts';
+import type { Engines } from './catalogue.ts';
+import { goodwareFor } from './goodware.ts';
+import { smokeCaptures } from './smoke.ts';
+
+/** `cellsDir`: where results are kept. */
+export const createMatrixTools = (engines: Engines, cellsDir: string): MatrixTools => ({
+  engines,
+  cells: createCellStore(cellsDir),
+  goodware: async (engine) => {
+    const dir = await engines.dirOf(engine);
+    return dir === null ? null : goodwareFor(dir);
+  },
+  smoke: smokeCaptures(),
+  ...{ digestOf, testDigest, runnerDigest },
+  now: Date.now,
+});

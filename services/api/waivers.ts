@@ -1,0 +1,49 @@
+/** Exclusions and overrides on request: who may decide what is domain/waiver.ts. */
+import { randomUUID } from 'node:crypto';
+import { SigrelError } from '../../domain/errors.ts';
+import type { Waiver } from '../../domain/release.ts';
+import { decideWaiver, type WaiverDecision, type WaiverRequest } from '../../domain/waiver.ts';
+import { readRelease } from '../../infra/postgres/releases.ts';
+import { changeWaivers } from '../../infra/postgres/waivers.ts';
+import type { WaiverAnswer } from './contract.ts';
+import { type ApiPorts, missing } from './releases.ts';
+
+type Asked = Pick<WaiverRequest, 'by' | 'reason' | 'expiresAt'>;
+
+/** Devices of an engine get no release of the family. Throws SRP_RULE_*, SRP_INPUT_*. */
+export const excludeEngine = async (
+  ports: ApiPorts,
+  request: Asked & { readonly family: string; readonly engine: string },
+): Promise<WaiverAnswer> => {
+  const { family, engine, ...asked } = request;
+  await ports.director.read(family);
+  return decide(ports, { ...asked, family, kind: 'exclude', target: engine, sourceDigest: null }, null);
+};
+
+/** A red cell of a release does not stop a further release of the same content. Throws SRP_MISSING_RELEASE, SRP_RULE_*, SRP_INPUT_*. */
+export const overrideCell = async (
+  ports: ApiPorts,
+  request: Asked & { readonly releaseId: string; readonly cell: string },
+): Promise<WaiverAnswer> => {
+  const { releaseId, cell, ...asked } = request;
+  const row = await readRelease(ports.pool, releaseId);
+  if (row === null) throw missing(releaseId);
+  const { family, sourceDigest, matrix } = row.state;
+  const result = matrix?.results.find(({ cellId }) => cellId === cell) ?? null;
+  return decide(ports, { ...asked, family, kind: 'override', target: cell, sourceDigest }, result);
+};
+
+const decide = async (
+  ports: ApiPorts,
+  request: WaiverRequest,
+  result: Parameters<typeof decideWaiver>[2]['result'],
+): Promise<WaiverAnswer> => {
+  const context = { now: ports.now(), waiverId: randomUUID(), result };
+  const { decision } = await changeWaivers(ports.pool, request.family, (known) => {
+    const made: WaiverDecision = decideWaiver(known, request, context);
+    const waiver: Waiver | null = made.ok ? made.waiver : null;
+    return { decision: made, waiver };
+  });
+  if (!decision.ok) throw new SigrelError(decision.code, decision.message);
+  return { waiver: decision.waiver, inForce: decision.granted };
+};

@@ -1,0 +1,82 @@
+import { describe, expect, test } from 'vitest';
+import { type CellIdentity, type KeptCell, keyOf, testOrReuse } from '../../domain/matrix/reuse.ts';
+import type { TestedCell } from '../../domain/matrix/test-cell.ts';
+import type { Cell, CellResult } from '../../domain/release.ts';
+import { digestOf } from '../../infra/content/digests.ts';
+
+const cell: Cell = {
+  cellId: 'yara-4.0.5-00000000/scan',
+  engine: { name: 'yara', version: '4.0.5', packageVersion: '4.0.5-1', digest: '0'.repeat(64) },
+  mode: 'scan',
+  devices: 1,
+};
+const identity: CellIdentity = { artefact: 'a', previous: null, tests: 't', goodware: 'g', runner: 'r' };
+const key = (of: Cell = cell, what: CellIdentity = identity) => keyOf(of, what, digestOf);
+
+const tested = (verdict: CellResult['verdict'], failing: string[] = []): TestedCell => ({
+  result: {
+    ...{ cellId: cell.cellId, verdict, rulesExpected: 1, rulesLoaded: 1, wallMs: 1_000 },
+    gates: failing.map((gate) => ({ gate, verdict: 'fail', observed: 0, operator: '==', limit: 1, details: [] })),
+  },
+  ...{ observation: null, notLoaded: [], firstUse: [] },
+});
+const store = () => {
+  const kept = new Map<string, KeptCell>();
+  return {
+    get: async (name: string) => kept.get(name) ?? null,
+    put: async (name: string, one: KeptCell) => void kept.set(name, one),
+  };
+};
+
+describe('the key of a result', () => {
+  test('changes with everything that the result depends on', () => {
+    const engine = cell.engine;
+    const cells: Cell[] = [
+      cell,
+      { ...cell, mode: 'ids' },
+      { ...cell, protocols: { modbus: true } },
+      { ...cell, engine: { ...engine, digest: '1'.repeat(64) } },
+      { ...cell, engine: { ...engine, packageVersion: '4.0.5-2' } },
+    ];
+    const parts = Object.keys(identity).map((part) => ({ ...identity, [part]: 'other' }));
+    const keys = [...cells.map((one) => key(one)), ...parts.map((one) => key(cell, one))];
+    expect(new Set(keys).size).toBe(keys.length);
+    expect(key({ ...cell, devices: 99 })).toBe(key());
+  });
+});
+
+describe('a cell that was tested before', () => {
+  test('is not tested again, and says whose result it is', async () => {
+    const ports = { cells: store(), now: () => 1_700_000_000_000 };
+    let runs = 0;
+    const run = (from: string) =>
+      testOrReuse(ports, key(), cell, from, async () => {
+        runs += 1;
+        return tested('pass');
+      });
+    expect((await run('r-1')).result.reused).toBeUndefined();
+    expect((await run('r-2')).result).toMatchObject({
+      verdict: 'pass',
+      reused: { from: 'r-1', at: '2023-11-14T22:13:20.000Z' },
+    });
+    expect(runs).toBe(1);
+  });
+
+  test.each<[string, TestedCell, number]>([
+    ['void', tested('void', ['controls']), 2],
+    ['an error', tested('error', ['result']), 2],
+    ['without a result', tested('fail', ['result']), 2],
+    ['over its budget', tested('fail', ['budget-scan']), 2],
+    ['red by what the engine said', tested('fail', ['rules-loaded']), 1],
+  ])('%s: tested %i times', async (_name, said, times) => {
+    const ports = { cells: store(), now: () => 0 };
+    let runs = 0;
+    for (const from of ['r-1', 'r-2']) {
+      await testOrReuse(ports, key(), cell, from, async () => {
+        runs += 1;
+        return said;
+      });
+    }
+    expect(runs).toBe(times);
+  });
+});

@@ -1,0 +1,75 @@
+import { describe, expect, test } from 'vitest';
+import type { CellResult, Waiver } from '../../domain/release.ts';
+import { decideWaiver, isInForce, type WaiverRequest } from '../../domain/waiver.ts';
+
+const now = Date.parse('2026-11-26T12:00:00Z');
+const request = (more: Partial<WaiverRequest> = {}): WaiverRequest => ({
+  ...{ family: 'ips', kind: 'exclude', target: 'suricata-5.0.2-11111111', sourceDigest: null },
+  ...{ by: 'ann', reason: 'three devices in the lab', expiresAt: '2027-01-31' },
+  ...more,
+});
+const decide = (known: readonly Waiver[], more: Partial<WaiverRequest> = {}, result: CellResult | null = null) =>
+  decideWaiver(known, request(more), { now, waiverId: 'w-1', result });
+const proposed = (): Waiver => {
+  const made = decide([]);
+  if (!made.ok) throw new Error(made.message);
+  return made.waiver;
+};
+
+describe('two people decide', () => {
+  test('one proposes, another puts it in force, until its end', () => {
+    expect(isInForce(proposed(), now)).toBe(false);
+    const granted = decide([proposed()], { by: 'bob' });
+    if (!granted.ok) throw new Error(granted.message);
+    expect(granted).toMatchObject({ granted: true, waiver: { by: ['ann', 'bob'], waiverId: 'w-1' } });
+    expect(isInForce(granted.waiver, now)).toBe(true);
+    expect(isInForce(granted.waiver, Date.parse('2027-01-31'))).toBe(false);
+    expect(decide([granted.waiver], { by: 'eve' })).toMatchObject({ ok: false, code: 'SRP_RULE_WAIVER' });
+  });
+
+  test('the same person twice is one person', () => {
+    expect(decide([proposed()])).toMatchObject({ ok: false, code: 'SRP_RULE_FOUR_EYES' });
+  });
+
+  test('a proposal for another engine, family or kind, or one that is over, does not count', () => {
+    const own = proposed();
+    const others: Waiver[] = [
+      { ...own, target: 'suricata-6.0.1-00000000' },
+      { ...own, family: 'yara' },
+      { ...own, expiresAt: '2026-11-25' },
+      { ...own, sourceDigest: 'a'.repeat(64) },
+    ];
+    expect(decide(others, { by: 'bob' })).toMatchObject({ ok: true, granted: false });
+  });
+
+  test.each([
+    ['no reason', { reason: ' ' }, 'SRP_INPUT_REASON'],
+    ['no name', { by: '' }, 'SRP_INPUT_BY'],
+    ['an end that is no time', { expiresAt: 'soon' }, 'SRP_INPUT_EXPIRY'],
+    ['an end in the past', { expiresAt: '2026-11-01' }, 'SRP_INPUT_EXPIRY'],
+    ['an end after more than 90 days', { expiresAt: '2027-03-01' }, 'SRP_INPUT_EXPIRY'],
+  ])('%s is refused', (_name, more, code) => {
+    expect(decide([], more)).toMatchObject({ ok: false, code });
+  });
+});
+
+describe('an override', () => {
+  const cellId = 'suricata-6.0.1-00000000/ids';
+  const result = (verdict: CellResult['verdict'], rulesLoaded: number | null = 2): CellResult => ({
+    ...{ cellId, verdict, rulesExpected: 2, rulesLoaded, gates: [], wallMs: 1 },
+  });
+  const override = (found: CellResult | null) =>
+    decide([], { kind: 'override', target: cellId, sourceDigest: 'a'.repeat(64) }, found);
+
+  test('is for a red cell', () => {
+    expect(override(result('fail'))).toMatchObject({ ok: true, granted: false });
+  });
+  test.each([
+    ['a void cell', result('void'), 'SRP_RULE_WAIVER'],
+    ['a cell that passed', result('pass'), 'SRP_RULE_WAIVER'],
+    ['a cell that was not tested', result('error', null), 'SRP_RULE_WAIVER'],
+    ['a cell that is not there', null, 'SRP_MISSING_CELL'],
+  ])('is never for %s', (_name, found, code) => {
+    expect(override(found)).toMatchObject({ ok: false, code });
+  });
+});
