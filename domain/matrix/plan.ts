@@ -32,5 +32,5 @@ export const isPromised = ({ endOfLife }: SupportedEngine, now: number): boolean
 export const unknownBuild = (engine: string): EngineBuild => {
   const at = engine.lastIndexOf('@');
   const [name, version] = [engine.slice(0, at), engine.slice(at + 1)];
-  return { name, version, packageVersion: 'no pack', digest: '0'.repeat(64) };
+  return { name, version, packageVersion: 'no-pack', digest: '0'.repeat(64) };
 };

@@ -52,7 +52,9 @@ export const runClamav: Adapter = (pack, input, { limits, signal }) =>
       }));
     const none = { kind: 'completed', wallMs, peakBytes: ended.peakBytes } as const;
     const loaded = Number(known ?? 0);
-    if (loaded === 0 && ended.exit === 2 && errors.length > 0) {
+    // It counts what it read before the bad line, also of other files, and then looks at nothing.
+    const scanned = lines.some((line) => /^Scanned files: [1-9]/.test(line));
+    if (ended.exit === 2 && errors.length > 0 && !scanned) {
       return { ...none, loaded: 0, failed: Math.max(1, expected), skipped: 0, alerts: [], errors };
     }
     if (known === undefined || ended.exit === 2) {

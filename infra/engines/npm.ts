@@ -41,5 +41,5 @@ export const fetchNpm = async (
     });
   }
   await rm(fetched, { recursive: true });
-  return { version, packageVersion: `npm ${version}` };
+  return { version, packageVersion: `npm-${version}` };
 };

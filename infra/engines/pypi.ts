@@ -45,5 +45,5 @@ export const fetchPypi = async (
   const wheel = (await readdir(fetched)).find((name) => name.endsWith('.whl')) ?? '';
   await run('python3', ['-m', 'zipfile', '-e', join(fetched, wheel), join(dir, 'site')]);
   await rm(fetched, { recursive: true });
-  return { version, packageVersion: `pypi ${version}` };
+  return { version, packageVersion: `pypi-${version}` };
 };

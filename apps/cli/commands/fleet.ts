@@ -14,7 +14,7 @@ import { keysDirOf, storeDirOf } from '../../../services/all.ts';
 import type { FleetAnswer, ImportAnswer } from '../../../services/api/contract.ts';
 import { readFleetFile } from '../../simulator/fleet-file.ts';
 import { readTrustedRoot, type Simulator, startSimulator } from '../../simulator/simulator.ts';
-import { checkout } from '../context.ts';
+import { checkout, openApi } from '../context.ts';
 import { readDeviceList } from '../device-list.ts';
 import type { Global } from '../global.ts';
 import { bar, note, out, outJson, paint, table, wrap } from '../output.ts';
@@ -51,8 +51,22 @@ export const simulateFleet = async (
     repositoryUrl: repository.url,
     dir: join(config.stateDir, 'simulator'),
   });
-  await step(options.progress, `enrolling ${fleet.devices} devices`, () => simulator.enrolled);
+  await step(options.progress, `enrolling ${fleet.devices} devices`, async () => {
+    await simulator.enrolled;
+    await inInventory(config, simulator.devices.length);
+  });
   return simulator;
+};
+
+/** What the gateway has heard takes a moment until it is in the inventory, which a release is planned from. */
+const inInventory = async (config: Config, devices: number): Promise<void> => {
+  for (const deadline = Date.now() + 60_000; Date.now() < deadline; await sleep(100)) {
+    if ((await openApi(config).get<FleetAnswer>('/fleet')).devices >= devices) return;
+  }
+  throw new SigrelError(
+    'SRP_DEP_SERVICES',
+    `${devices} devices polled and are not all in the inventory: see the log of the aggregator`,
+  );
 };
 
 /** The packs that a fleet file names, by version alone (of Suricata) or as `yara-x@1.20.0`. Throws SRP_INPUT_FLEET. */
