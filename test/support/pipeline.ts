@@ -2,7 +2,7 @@
 import { randomUUID } from 'node:crypto';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import pg from 'pg';
 import { inject } from 'vitest';
 import { parse, stringify } from 'yaml';
@@ -49,7 +49,7 @@ export type Pipeline = {
   readonly policyFile: string;
   readonly simulator: Simulator;
   readonly services: RunningServices;
-  /** Starts a release of an example; throws what the api refuses. */
+  /** Starts a release of an example, or of a folder by its absolute path; throws what the api refuses. */
   readonly release: (example: string, id: string, policy?: object) => Promise<string>;
   /** Waits until the release has ended or `until` holds. Throws after two minutes. */
   readonly wait: (releaseId: string, until?: (state: ReleaseState) => boolean) => Promise<ReleaseState>;
@@ -131,7 +131,7 @@ export const startPipeline = async (options: {
     release: async (example, releaseId, policy) => {
       const file = policy ? join(stateDir, `${releaseId}-policy.yaml`) : policyFile;
       if (policy) await writeFile(file, stringify({ ...quickPolicy, ...policy }));
-      const bundle = await bundleFolder(join(examples, 'releases', example), file);
+      const bundle = await bundleFolder(resolve(examples, 'releases', example), file);
       const request = { bundle, releaseId, requestedBy: 'rita', note: example };
       return (await api.post<ReleaseStarted>('/releases', request)).releaseId;
     },
