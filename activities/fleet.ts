@@ -1,5 +1,5 @@
 /** Which engines a release of a family is for: those of its devices and of its support contract, less what was excluded. */
-import type { Family, ReadFamily } from '../domain/content/family.ts';
+import type { Family, ReadFamily, SupportedEngine } from '../domain/content/family.ts';
 import { SigrelError } from '../domain/errors.ts';
 import { enginesOf, isPromised, unknownBuild } from '../domain/matrix/plan.ts';
 import type { BlobStore, EngineCatalogue, Inventory, Waivers } from '../domain/ports.ts';
@@ -34,6 +34,16 @@ export type FieldedEngines = {
   readonly excluded: readonly { readonly waiver: Waiver; readonly engine: EngineId; readonly devices: number }[];
 };
 
+/** Devices of an engine whose end was announced keep what they have: the support contract excludes it, nobody has to. */
+const endOfLife = (
+  family: string,
+  engine: EngineBuild,
+  { endOfLife: end = '', notice = '' }: SupportedEngine,
+): Waiver => ({
+  ...{ waiverId: 'end-of-life', family, kind: 'exclude', target: engineId(engine), sourceDigest: null },
+  ...{ reason: `end of life on ${end}, announced on ${notice}`, expiresAt: end, by: ['support contract'] },
+});
+
 export const fieldedEngines = async (ports: FleetPorts, family: Family): Promise<FieldedEngines> => {
   const { language, support, name } = family;
   const enrolled = (await ports.inventory.devices()).filter(({ engine }) => language.engines.includes(engine.name));
@@ -48,7 +58,13 @@ export const fieldedEngines = async (ports: FleetPorts, family: Family): Promise
   const exclusions = (await ports.waivers.list(name)).filter(
     (waiver) => waiver.kind === 'exclude' && isInForce(waiver, ports.now()),
   );
-  const exclusionOf = (engine: EngineBuild) => exclusions.find(({ target }) => target === engineId(engine));
+  const exclusionOf = (engine: EngineBuild): Waiver | undefined => {
+    const ended = support.find(
+      (one) => one.engine === `${engine.name}@${engine.version}` && !isPromised(one, ports.now()),
+    );
+    if (ended) return endOfLife(name, engine, ended);
+    return exclusions.find(({ target }) => target === engineId(engine));
+  };
   return {
     engines: all.filter((engine) => exclusionOf(engine) === undefined),
     ...{ devices, fleetDevices: enrolled.length },

@@ -10,6 +10,7 @@ const escapeHtml = (text: string): string =>
 const letters: Readonly<Record<RuleVerdict, string>> = {
   ok: '',
   'not-loaded': 'not loaded',
+  'refused-along': 'refused along',
   'no-alert': 'no alert',
   'extra-alert': 'extra alert',
   unknown: 'no result',
@@ -55,7 +56,7 @@ export const renderHeatMap = (matrix: {
 body{font:14px/1.4 system-ui,sans-serif;margin:2rem;color:#1a1a1a;background:#fff}
 table{border-collapse:collapse}th,td{border:1px solid #ddd;padding:.2rem .5rem;text-align:left;font-weight:normal}
 thead th{position:sticky;top:0;background:#f4f4f4;font-weight:600}tbody th span{color:#666}td{text-align:center;min-width:6rem}
-.ok{background:#dff3e1}.pass{background:#c6ebca}.not-loaded,.fail{background:#f6b8b2}.no-alert{background:#f9d5a7}
+.ok{background:#dff3e1}.pass{background:#c6ebca}.refused-along{background:#fbe3e0}.not-loaded,.fail{background:#f6b8b2}.no-alert{background:#f9d5a7}
 .extra-alert{background:#f3e2a0}.unknown,.error,.void{background:#d9d9d9}
 </style></head><body>
 <h1>${escapeHtml(title)}</h1>

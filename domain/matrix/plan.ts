@@ -24,7 +24,7 @@ export const cellsFor = (
     );
   });
 
-/** Promised today: past its end of life a version is only tested while devices report it. */
+/** Promised today: past its end of life nothing new is made for a version. */
 export const isPromised = ({ endOfLife }: SupportedEngine, now: number): boolean =>
   endOfLife === undefined || Date.parse(`${endOfLife}T00:00:00Z`) > now;
 

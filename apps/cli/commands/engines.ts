@@ -11,10 +11,11 @@ import { testControls } from '../../../domain/matrix/test-cell.ts';
 import type { EngineInput } from '../../../domain/ports.ts';
 import { type EngineBuild, engineId, type RuleId } from '../../../domain/release.ts';
 import { plural } from '../../../domain/timeline.ts';
+import { testDigest } from '../../../infra/content/digests.ts';
 import { loadFamily } from '../../../infra/content/load-family.ts';
 import { acquirePacks, type KnownPack, listPacks, type Pack } from '../../../infra/engines/packs.ts';
 import { createEngineRunner } from '../../../infra/engines/runner.ts';
-import { stderrProgress } from '../../../infra/servers/progress.ts';
+import { stderrProgress, step } from '../../../infra/servers/progress.ts';
 import { checkout } from '../context.ts';
 import type { Global } from '../global.ts';
 import { out, outJson, paint, table, wrap } from '../output.ts';
@@ -26,6 +27,8 @@ type Qualification = {
   readonly passed: boolean;
   /** What the controls came to, e.g. `2 accepted, 3 refused, 2 of 2 alerts`. */
   readonly controls: string;
+  /** Whose controls these were: a family, and the digest of everything that it tests with. */
+  readonly by: { readonly family: string; readonly tests: string };
 };
 
 const qualificationFile = (dir: string): string => `${dir}.qualified.json`;
@@ -70,8 +73,10 @@ export const addEngineCommands = (program: Command, global: Global): void => {
             `${name}@${version}${build && build.version !== version ? ` (is ${build.version})` : ''}`,
             source,
             build?.packageVersion ?? paint('dim', 'not fetched'),
-            build?.digest.slice(0, 12) ?? '',
-            qualified ? `${qualified.at.slice(0, 19).replace('T', ' ')}, ${verdictOf(qualified)}` : '',
+            build?.digest.slice(0, 8) ?? '',
+            qualified
+              ? `${qualified.at.slice(0, 16).replace('T', ' ')}, ${verdictOf(qualified)}, ${qualified.by.family}`
+              : '',
           ]),
         ),
       );
@@ -100,7 +105,9 @@ export const addEngineCommands = (program: Command, global: Global): void => {
     .action(async (names: string[], options: { json?: boolean }) => {
       const packs = await acquire(names);
       const found: Qualification[] = [];
-      for (const pack of packs) found.push(await qualify(pack, await controlsFamily(languageOf(pack.build.name))));
+      await step(stderrProgress(), `controls on ${plural(packs.length, 'engine')}`, async () => {
+        for (const pack of packs) found.push(await qualify(pack, await controlsFamily(languageOf(pack.build.name))));
+      });
       if (options.json) outJson({ engines: found });
       else
         out(
@@ -152,6 +159,7 @@ const qualify = async (pack: Pack, family: Family): Promise<Qualification> => {
   const qualification: Qualification = {
     ...{ engine: engineId(build), at: new Date().toISOString(), passed: gate?.verdict === 'pass' },
     controls: String(gate?.observed ?? 'no result'),
+    by: { family: family.name, tests: testDigest(family) },
   };
   await writeFile(qualificationFile(pack.dir), `${JSON.stringify(qualification)}\n`);
   return qualification;

@@ -11,7 +11,7 @@ import { type Divergence, findDivergences } from '../../../domain/matrix/diverge
 import { type Fit, fitRules } from '../../../domain/matrix/fit.ts';
 import type { NotLoaded } from '../../../domain/matrix/not-loaded.ts';
 import { cellsFor } from '../../../domain/matrix/plan.ts';
-import { type RuleRow, ruleRows } from '../../../domain/matrix/rule-matrix.ts';
+import { type RuleRow, type RuleVerdict, ruleRows } from '../../../domain/matrix/rule-matrix.ts';
 import { runCell } from '../../../domain/matrix/run-cell.ts';
 import type { TestedCell } from '../../../domain/matrix/test-cell.ts';
 import { type CellResult, type EngineBuild, engineId, type RuleId } from '../../../domain/release.ts';
@@ -221,22 +221,62 @@ const sayCells = (results: readonly CellResult[]): void => {
   );
 };
 
-/** Rules with something wrong, each with its place and what each engine makes of it. */
+const marks = {
+  ok: '.',
+  'not-loaded': 'L',
+  'refused-along': 'l',
+  'no-alert': 'M',
+  'extra-alert': 'X',
+  unknown: '?',
+} as const;
+const legend =
+  'L not loaded, l refused along with its file, M does not alert where it must, X alerts where it must not, ? no result, . fine';
+
+/** Rules with something wrong as a table of rule and engine, then each with its place and what the engines say. */
 const sayRules = (family: Family, rows: readonly RuleRow[], anyRed: boolean): void => {
-  const wrong = rows.filter((row) => Object.values(row.cells).some((cell) => cell.verdict !== 'ok'));
+  const some = (row: RuleRow, is: (verdict: RuleVerdict) => boolean) =>
+    Object.values(row.cells).some((cell) => is(cell.verdict));
+  const wrong = rows.filter((row) => some(row, isSaid));
+  const along = rows.filter((row) => !wrong.includes(row) && some(row, (verdict) => verdict === 'refused-along'));
   if (wrong.length === 0) {
     const green = paint('green', 'fit every engine');
     out(anyRed ? '\nno rule is to blame: see the cells above' : `\nall ${plural(rows.length, 'rule')} ${green}`);
     return;
   }
+  out(`\n${ruleTable(wrong)}\n${wrap(paint('dim', legend), '')}`);
+  if (along.length > 0) out(`${plural(along.length, 'other rule')} were refused along with their file`);
   for (const row of wrong) {
     const rule = family.rules.find((one) => one.ruleId === row.ruleId);
     out(`\n${paint('red', `${rule?.file}:${rule?.line}`)} rule ${row.ruleId} "${rule?.message ?? ''}"`);
+    const said = new Map<string, string[]>();
     for (const [cellId, { verdict, words }] of Object.entries(row.cells)) {
-      const said = verdict === 'ok' ? paint('green', 'ok') : `${paint('red', verdict)} ${words}`;
-      out(wrap(`${cellId}: ${said}`, '  '));
+      if (!isSaid(verdict)) continue;
+      const line = `${verdict}: ${words}`;
+      said.set(line, [...(said.get(line) ?? []), shortCell(cellId)]);
     }
+    for (const [line, cells] of said) out(wrap(`${paint('red', cells.join(', '))}: ${line}`, '  '));
   }
+};
+
+/** Something that is the rule's own doing: a cell without a result says nothing about a single rule. */
+const isSaid = (verdict: RuleVerdict): boolean => !['ok', 'unknown', 'refused-along'].includes(verdict);
+
+/** `suricata-6.0.1-1f2e3d4c/ids` as people say it. */
+const shortCell = (cellId: string): string => cellId.replace(/-[0-9a-f]{8}\//, ' ');
+
+/** A row per rule, a column per cell under a number: names of cells are too long to stand side by side. */
+const ruleTable = (rows: readonly RuleRow[]): string => {
+  const cells = Object.keys(rows[0]?.cells ?? {});
+  const columns = [{ name: 'rule' }, ...cells.map((_, index) => ({ name: String(index + 1) }))];
+  const lines = rows.map((row) => [
+    String(row.ruleId),
+    ...cells.map((cellId) => {
+      const mark = marks[row.cells[cellId]?.verdict ?? 'unknown'];
+      return mark === '.' ? mark : paint('red', mark);
+    }),
+  ]);
+  const numbers = cells.map((cellId, index) => `${index + 1} ${shortCell(cellId)}`).join(', ');
+  return `${table(columns, lines)}\n${wrap(paint('dim', numbers), '')}`;
 };
 
 const withPlaces = (family: Family, rows: readonly RuleRow[]) =>
