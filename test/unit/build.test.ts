@@ -1,0 +1,132 @@
+/** A build gives the same bytes, whoever builds and in whatever order a folder is read; and only for whom it should. */
+import { createHash } from 'node:crypto';
+import { join } from 'node:path';
+import { describe, expect, test } from 'vitest';
+import { type BuildPorts, createBuildActivities } from '../../activities/build.ts';
+import type { SourceFile } from '../../domain/content/family.ts';
+import type { EngineRun, EnrolledDevice } from '../../domain/ports.ts';
+import { type EngineBuild, engineId, type Waiver } from '../../domain/release.ts';
+import { decodeBundle, encodeBundle } from '../../infra/content/bundle.ts';
+import { loadFamily, parseFamily } from '../../infra/content/load-family.ts';
+
+const examples = join(import.meta.dirname, '..', '..', 'examples');
+const engine = (name: string, version: string): EngineBuild => ({
+  ...{ name, version, packageVersion: `${version}-1` },
+  digest: createHash('sha256').update(`${name} ${version}`).digest('hex'),
+});
+const device = (deviceId: string, build: EngineBuild): EnrolledDevice => ({
+  ...{ deviceId, engine: build, failMode: 'fail-open', contentVersion: 1 },
+});
+const six = engine('suricata', '6.0.1');
+const seven = engine('suricata', '7.0.10');
+
+/** A worker of its own: blobs, and an engine that loads every rule but those that it is told to lose. */
+const worker = (options: {
+  readonly devices: readonly EnrolledDevice[];
+  readonly waivers?: readonly Waiver[];
+  readonly lost?: (build: EngineBuild) => readonly string[];
+  readonly now?: number;
+}) => {
+  const blobs = new Map<string, Uint8Array>();
+  const put = async (bytes: Uint8Array) => {
+    const digest = createHash('sha256').update(bytes).digest('hex');
+    blobs.set(digest, bytes);
+    return digest;
+  };
+  const run = async (build: EngineBuild, input: { rules: Uint8Array }): Promise<EngineRun> => {
+    const rules = new TextDecoder().decode(input.rules).trim().split('\n');
+    const bad = rules.filter((rule) => options.lost?.(build).some((id) => rule.includes(`sid:${id};`)));
+    return {
+      ...{ kind: 'completed', loaded: rules.length - bad.length, failed: bad.length, skipped: 0, alerts: [] },
+      ...{ errors: [], wallMs: 1, peakBytes: null },
+    };
+  };
+  const steady = { contentVersion: 1, releaseId: 'baseline', artefacts: [] };
+  const ports = {
+    blobs: { put, get: async (digest: string) => blobs.get(digest) ?? new Uint8Array() },
+    openBundle: (bytes: Uint8Array) => parseFamily(decodeBundle(bytes)),
+    inventory: { devices: async () => options.devices },
+    catalogue: {
+      find: async (name: string) => [six, seven].find((one) => `${one.name}@${one.version}` === name) ?? null,
+    },
+    waivers: { list: async () => options.waivers ?? [] },
+    engines: { run },
+    director: { nextContentVersion: async () => 2, read: async () => ({ document: { steady } }) },
+    now: () => options.now ?? Date.parse('2026-11-26'),
+    heartbeat: () => {},
+    cancelled: () => new AbortController().signal,
+  } as unknown as BuildPorts;
+  const build = async (files: readonly SourceFile[]) => {
+    const sourceDigest = await put(encodeBundle(files));
+    const built = await createBuildActivities(ports).buildRelease({ releaseId: 'r-1', family: 'ips', sourceDigest });
+    if (!built.ok) throw new Error(JSON.stringify(built.findings));
+    return built;
+  };
+  return { build, blobs };
+};
+
+const filesOf = async (folder: string, changes: Readonly<Record<string, string>> = {}): Promise<SourceFile[]> => {
+  const loaded = await loadFamily(join(examples, folder));
+  if (!loaded.ok) throw new Error(JSON.stringify(loaded.findings));
+  const changed = Object.entries(changes).map(([path, text]) => ({ path, bytes: new TextEncoder().encode(text) }));
+  return [...loaded.files.filter(({ path }) => changes[path] === undefined), ...changed];
+};
+const cut = { 'family.yaml': 'name: ips\nengine: suricata\nmodes: [ids]\nmisfit: cut\n' };
+const fleet = [device('a', six), device('b', six), device('c', seven), device('d', engine('yara-x', '1.20.0'))];
+const lost = (build: EngineBuild) => (build.version === '6.0.1' ? ['1000001', '1000007'] : []);
+
+describe('a build', () => {
+  test('gives the same bytes twice, on another worker, and from files in another order', async () => {
+    const files = await filesOf('families/ips', cut);
+    const builds = [];
+    for (const list of [files, files, files.toReversed(), files.toSorted(() => 0.5 - Math.random())]) {
+      builds.push(await worker({ devices: fleet, lost }).build(list));
+    }
+    const devices = fleet.toReversed();
+    builds.push(await worker({ devices, lost }).build(files));
+    for (const built of builds) expect(built).toEqual(builds[0]);
+  });
+
+  test('cuts for each engine what it does not load, and names it with its devices; engines of other languages get nothing', async () => {
+    const { build, blobs } = worker({ devices: fleet, lost });
+    const { bundle, gaps } = await build(await filesOf('families/ips', cut));
+    const ids = [...new Set(bundle.artefacts.map(({ engine: id }) => id))];
+    expect(ids).toContain(engineId(six));
+    expect(ids.some((id) => id.startsWith('yara'))).toBe(false);
+    expect(gaps).toMatchObject([{ engine: engineId(six), version: '6.0.1', devices: 2 }]);
+    expect(gaps[0]?.rules.map(({ rule }) => rule)).toEqual([1000001, 1000007]);
+    const textOf = (id: string) => {
+      const digest = bundle.artefacts.find((one) => one.engine === id)?.sha256 ?? '';
+      return new TextDecoder().decode(blobs.get(digest));
+    };
+    expect(textOf(engineId(six))).not.toMatch(/sid:(1000001|1000007);/);
+    expect(textOf(engineId(seven))).toMatch(/sid:1000001;/);
+  });
+
+  test('with block every engine gets the same, whatever it loads: the matrix says so', async () => {
+    const { bundle, gaps } = await worker({ devices: fleet, lost }).build(await filesOf('families/ips'));
+    expect(gaps).toEqual([]);
+    expect(new Set(bundle.artefacts.map(({ sha256 }) => sha256)).size).toBe(1);
+  });
+
+  test('an engine that two people excluded, or whose end has come, gets nothing; others do', async () => {
+    const waiver: Waiver = {
+      ...{ waiverId: 'w', family: 'ips', kind: 'exclude', target: engineId(six), sourceDigest: null },
+      ...{ reason: 'lab', expiresAt: '2026-12-31', by: ['ann', 'bob'] },
+    };
+    const files = await filesOf('families/ips');
+    const engines = async (options: Partial<Parameters<typeof worker>[0]>, list = files) => {
+      const { bundle, excluded } = await worker({ devices: fleet, ...options }).build(list);
+      const has = bundle.artefacts.some(({ engine: id }) => id === engineId(six));
+      return { has, excluded: excluded.map(({ engine: id, devices }) => [id, devices]) };
+    };
+    expect(await engines({ waivers: [waiver] })).toEqual({ has: false, excluded: [[engineId(six), 2]] });
+    expect(await engines({ waivers: [{ ...waiver, by: ['ann'] }] })).toEqual({ has: true, excluded: [] });
+    expect(await engines({ waivers: [{ ...waiver, expiresAt: '2026-11-25' }] })).toEqual({ has: true, excluded: [] });
+    const support =
+      '- { engine: suricata@6.0.1, notice: 2026-05-01, endOfLife: 2026-11-01 }\n- { engine: suricata@7.0.10 }\n';
+    const ended = await filesOf('families/ips', { 'support.yaml': support });
+    expect(await engines({}, ended)).toEqual({ has: false, excluded: [[engineId(six), 2]] });
+    expect(await engines({ now: Date.parse('2026-10-31') }, ended)).toEqual({ has: true, excluded: [] });
+  });
+});
