@@ -122,6 +122,57 @@ describe.concurrent('a release that is blocked before anybody is offered it', ()
     expect(release.happened).not.toContain('signRelease');
   });
 
+  test('cells that passed and do different things on the same input', async () => {
+    const divergence = (alerting: string[], silent: string[]) => ({ rule: 7, input: 'empty', alerting, silent });
+    const release = await releases.start('diverging', {
+      answers: {
+        compareCells: async ({ observed }) => {
+          expect(observed).toEqual([]); // these cells have no details in a store
+          return { divergences: [divergence(['old/ids'], ['new/ids', 'newest/ids'])] };
+        },
+      },
+    });
+    const end = await release.end();
+    expect(end).toMatchObject({ phase: 'blocked', reasonCode: 'matrix-failed' });
+    expect(end.types).toEqual([
+      ...[...built, 'MatrixPlanned', 'MatrixCellPassed', 'MatrixCellPassed', 'DivergenceFound'],
+      ...['MatrixFailed', 'ReleaseFailed'],
+    ]);
+    // Who is right is not known: the fewer are named.
+    expect(dataOf(end, 'MatrixFailed')).toMatchObject([{ failed: ['old/ids'] }]);
+    expect(release.happened).not.toContain('signRelease');
+  });
+
+  test('a void cell stays void, whatever two people have decided', async () => {
+    const release = await releases.start('void-override', {
+      asked: { runMatrixCell: always },
+      answers: {
+        readOverrides: async () => ({
+          overrides: [
+            {
+              ...({
+                waiverId: 'w',
+                family: 'f',
+                kind: 'override',
+                target: 'x',
+                sourceDigest: null,
+                reason: 'r',
+              } as const),
+              ...{ expiresAt: '2999-01-01', by: ['ann', 'bob'] },
+            },
+          ],
+        }),
+      },
+    });
+    for (const verdict of ['void', 'pass'] as const) {
+      const cell = await release.asked('runMatrixCell');
+      cell.answer(tested(cell.input.cell, verdict));
+    }
+    const end = await release.end();
+    expect(end).toMatchObject({ phase: 'blocked', reasonCode: 'matrix-void' });
+    expect(end.types).not.toContain('CellOverridden');
+  });
+
   test('no cells: nothing was tested, so nothing passed', async () => {
     const release = await releases.start('no-cells', {
       answers: { planMatrix: async () => ({ cells: [], fleetDevices: 0 }) },
