@@ -2,10 +2,24 @@
 import type { Configuration, SupportedEngine } from '../content/family.ts';
 import { type Cell, type EngineBuild, engineId } from '../release.ts';
 
-/** The different engine builds, by id. */
+/** The different engine builds, by name, older versions first. */
 export const enginesOf = (builds: readonly EngineBuild[]): readonly EngineBuild[] => {
   const byId = new Map(builds.map((engine) => [engineId(engine), engine]));
-  return [...byId].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, engine]) => engine);
+  return [...byId.values()].sort(
+    (a, b) => byText(a.name, b.name) || byVersion(a.version, b.version) || byText(a.digest, b.digest),
+  );
+};
+
+const byText = (a: string, b: string): number => (a < b ? -1 : a > b ? 1 : 0);
+
+/** 1.5.0 is older than 1.15.0. */
+const byVersion = (a: string, b: string): number => {
+  const [left, right] = [a.split('.'), b.split('.')];
+  for (let at = 0; at < Math.max(left.length, right.length); at += 1) {
+    const difference = Number(left[at] ?? 0) - Number(right[at] ?? 0);
+    if (difference !== 0 && !Number.isNaN(difference)) return difference;
+  }
+  return byText(a, b);
 };
 
 /** `devices`: how many are enrolled on an engine, by engine id. */
