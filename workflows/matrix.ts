@@ -13,8 +13,8 @@ export type MatrixInput = {
   readonly reportTo: string;
   /** SHA-256 of the artefact of each engine, by engine id. */
   readonly artefacts: Readonly<Record<string, string>>;
-  /** Cells that were tested already: only others are. */
-  readonly known: readonly string[];
+  /** Cells that were tested already: others are, and compared with what these did. */
+  readonly known: readonly { readonly cellId: string; readonly observed: string | null }[];
 };
 
 export type MatrixOutcome = {
@@ -32,7 +32,7 @@ export async function matrixWorkflow(input: MatrixInput): Promise<MatrixOutcome>
   const started = Date.now();
   const report = getExternalWorkflowHandle(reportTo);
   const plan = await planning.planMatrix.executeWithOptions({ summary: 'cells from the fleet' }, [release]);
-  const cells = plan.cells.filter(({ cellId }) => !known.includes(cellId));
+  const cells = plan.cells.filter(({ cellId }) => !known.some((one) => one.cellId === cellId));
   await report.signal(matrixPlanned, { ...plan, cells });
   const tested = await Promise.all(
     cells.map(async (cell) => {
@@ -45,7 +45,7 @@ export async function matrixWorkflow(input: MatrixInput): Promise<MatrixOutcome>
     }),
   );
   const results = tested.map(({ result }) => result);
-  const observed = results.flatMap((result) => result.observed ?? []);
+  const observed = [...known, ...results].flatMap((one) => one.observed ?? []);
   const { divergences } = await planning.compareCells.executeWithOptions({ summary: 'the same on every engine?' }, [
     { ...release, observed },
   ]);

@@ -162,8 +162,8 @@ const untilCancelled = async <T>(run: Run, work: () => Promise<T>): Promise<T | 
   }
 };
 
-/** Tests every cell that is not known. */
-const runMatrix = async (run: Run, known: readonly string[] = []): Promise<MatrixOutcome> => {
+/** Tests every cell that has no result yet. */
+const runMatrix = async (run: Run, known: readonly CellResult[] = []): Promise<MatrixOutcome> => {
   const { releaseId, family, sourceDigest } = run.input;
   const { build: built, matrix } = run.state();
   const artefacts = Object.fromEntries((built?.artefacts ?? []).map(({ engine, sha256 }) => [engine, sha256]));
@@ -172,7 +172,12 @@ const runMatrix = async (run: Run, known: readonly string[] = []): Promise<Matri
   const outcome = await executeChild<(input: MatrixInput) => Promise<MatrixOutcome>>('matrixWorkflow', {
     workflowId: `matrix/${releaseId}${again}`,
     taskQueue: queues.release,
-    args: [{ releaseId, family, sourceDigest, reportTo: workflowInfo().workflowId, artefacts, known }],
+    args: [
+      {
+        ...{ releaseId, family, sourceDigest, reportTo: workflowInfo().workflowId, artefacts },
+        known: known.map(({ cellId, observed }) => ({ cellId, observed: observed ?? null })),
+      },
+    ],
     parentClosePolicy: ParentClosePolicy.TERMINATE,
     staticSummary: `engine matrix of ${releaseId}`,
   });
@@ -193,6 +198,8 @@ const judgeMatrix = async (run: Run, matrix: MatrixOutcome): Promise<boolean> =>
     fail(run, 'matrix-void', reason);
     return false;
   }
+  const { divergences } = matrix;
+  if (divergences.length > 0) emit({ type: 'DivergenceFound', data: { divergences } });
   const failed = await redCells(run, matrix);
   if (failed.length > 0) {
     emit({ type: 'MatrixFailed', data: { failed, wallMs: matrix.wallMs } });
@@ -204,35 +211,34 @@ const judgeMatrix = async (run: Run, matrix: MatrixOutcome): Promise<boolean> =>
   return true;
 };
 
-/** Cells that did not pass or that differ from the others without anybody having declared it, less what two people let pass. */
+/** Cells that differ from the others. Who is right is not known: the fewer are named. */
+const differentCells = (divergences: MatrixOutcome['divergences']): readonly string[] =>
+  divergences.flatMap(({ alerting, silent }) => (alerting.length < silent.length ? alerting : silent));
+
+/**
+ * Cells that did not pass, less what two people let pass, and cells that differ from the others without anybody having
+ * declared it: such a difference is declared in the content, and nobody lets it pass from outside.
+ */
 const redCells = async (
   run: Run,
   matrix: Pick<MatrixOutcome, 'results' | 'divergences'>,
 ): Promise<readonly string[]> => {
   const { releaseId, family, sourceDigest } = run.input;
-  const emit = (...events: ReleaseEvent[]) => run.recorder.emit(byWorkflow, ...events);
-  const { divergences } = matrix;
-  if (divergences.length > 0) emit({ type: 'DivergenceFound', data: { divergences } });
-  // Who is right is not known: the fewer are named.
-  const different = divergences.flatMap(({ alerting, silent }) =>
-    alerting.length < silent.length ? alerting : silent,
-  );
-  const red = matrix.results.filter((result) => result.verdict !== 'pass').map((result) => result.cellId);
-  const all = [...new Set([...red, ...different])];
-  if (all.length === 0) return [];
+  const different = differentCells(matrix.divergences);
+  const red = matrix.results.filter((result) => result.verdict !== 'pass');
+  if (red.length === 0) return [...new Set(different)];
   const { overrides } = await planning.readOverrides({ releaseId, family, sourceDigest });
-  const resultOf = (cellId: string) => matrix.results.find((result) => result.cellId === cellId);
-  const overriding = (cellId: string) =>
-    ['void', 'error'].includes(resultOf(cellId)?.verdict ?? 'error')
-      ? undefined
-      : overrides.find(({ target }) => target === cellId);
-  for (const cellId of all) {
-    const waiver = overriding(cellId);
-    const failing = resultOf(cellId)?.gates.filter(({ verdict }) => verdict !== 'pass') ?? [];
-    const gates = [...failing.map((one) => one.gate), ...(different.includes(cellId) ? ['divergence'] : [])];
-    if (waiver) emit({ type: 'CellOverridden', data: { waiver, cellId, gates } });
-  }
-  return all.filter((cellId) => overriding(cellId) === undefined);
+  const known = run.state().matrix?.overridden ?? [];
+  const open = red.filter(({ cellId, verdict, gates }) => {
+    const waiver = verdict === 'fail' ? overrides.find(({ target }) => target === cellId) : undefined;
+    if (!waiver) return true;
+    if (!known.some(({ target }) => target === cellId)) {
+      const failing = gates.filter((one) => one.verdict !== 'pass').map(({ gate }) => gate);
+      run.recorder.emit(byWorkflow, { type: 'CellOverridden', data: { waiver, cellId, gates: failing } });
+    }
+    return false;
+  });
+  return [...new Set([...open.map(({ cellId }) => cellId), ...different])];
 };
 
 /**
@@ -243,23 +249,21 @@ const untestedFleet = async (run: Run): Promise<string | null> => {
   const { releaseId, family, sourceDigest } = run.input;
   const { cells } = await planning.planMatrix({ releaseId, family, sourceDigest });
   const results = () => run.state().matrix?.results ?? [];
+  const current = (cellId: string) => cells.some((cell) => cell.cellId === cellId);
   // A cell without a result is tried again: its engine may be here by now.
-  const known = () => results().filter((result) => result.verdict === 'pass' || result.verdict === 'fail');
-  const isKnown = (cellId: string) => known().some((result) => result.cellId === cellId);
-  const fresh = cells.filter(({ cellId }) => !isKnown(cellId));
+  const known = results().filter((result) => result.verdict === 'pass' || result.verdict === 'fail');
+  const fresh = cells.filter(({ cellId }) => !known.some((result) => result.cellId === cellId));
   if (fresh.length > 0) {
     run.recorder.emit(byWorkflow, { type: 'MatrixReopened', data: { cells: fresh } });
-    await runMatrix(
-      run,
-      known().map((result) => result.cellId),
-    );
+    const { divergences } = await runMatrix(run, known);
+    if (divergences.length > 0) run.recorder.emit(byWorkflow, { type: 'DivergenceFound', data: { divergences } });
   }
-  const current = results().filter((result) => cells.some(({ cellId }) => cellId === result.cellId));
-  const overridden = run.state().matrix?.overridden.map(({ target }) => target) ?? [];
-  const unknown = current.filter(({ cellId, verdict }) => verdict !== 'pass' && !overridden.includes(cellId));
-  const red = unknown.length === 0 ? [] : await redCells(run, { results: unknown, divergences: [] });
-  const open = cells.filter(({ cellId }) => !current.some((result) => result.cellId === cellId));
-  const bad = [...red, ...open.map(({ cellId }) => cellId)];
+  const found = {
+    results: results().filter(({ cellId }) => current(cellId)),
+    divergences: (run.state().matrix?.divergences ?? []).filter((one) => differentCells([one]).some(current)),
+  };
+  const untried = cells.filter(({ cellId }) => !found.results.some((result) => result.cellId === cellId));
+  const bad = [...(await redCells(run, found)), ...untried.map(({ cellId }) => cellId)];
   return bad.length === 0 ? null : `devices run ${bad.join(', ')}, which did not pass the matrix`;
 };
 

@@ -1,28 +1,22 @@
 /** `sigrel lint`: the gates of the matrix on a folder, here and now, without servers. */
-import { setMaxListeners } from 'node:events';
 import { writeFile } from 'node:fs/promises';
-import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import type { Command } from 'commander';
 import type { Family } from '../../../domain/content/family.ts';
 import { type ContentFinding, findReusedIds, type Rule } from '../../../domain/content/rules.ts';
 import { SigrelError } from '../../../domain/errors.ts';
-import { type Divergence, findDivergences } from '../../../domain/matrix/divergence.ts';
-import { type Fit, fitRules } from '../../../domain/matrix/fit.ts';
-import type { NotLoaded } from '../../../domain/matrix/not-loaded.ts';
-import { cellsFor } from '../../../domain/matrix/plan.ts';
+import type { Divergence } from '../../../domain/matrix/divergence.ts';
 import { type RuleRow, type RuleVerdict, ruleRows } from '../../../domain/matrix/rule-matrix.ts';
-import { runCell } from '../../../domain/matrix/run-cell.ts';
-import type { TestedCell } from '../../../domain/matrix/test-cell.ts';
-import { type CellResult, type EngineBuild, engineId, type RuleId } from '../../../domain/release.ts';
+import type { CellResult, RuleId } from '../../../domain/release.ts';
 import { firstFault, plural } from '../../../domain/timeline.ts';
 import { parsePolicy } from '../../../events/policy-schema.ts';
 import { loadFamily } from '../../../infra/content/load-family.ts';
 import { createEngines } from '../../../infra/engines/catalogue.ts';
+import { asNew, type Gap, testFamily } from '../../../infra/engines/local-matrix.ts';
 import { acquirePacks, type Pack, packsOf } from '../../../infra/engines/packs.ts';
 import { createMatrixTools } from '../../../infra/engines/tools.ts';
 import { cacheRoot } from '../../../infra/servers/cache.ts';
-import { type Progress, stderrProgress, step } from '../../../infra/servers/progress.ts';
+import { stderrProgress, step } from '../../../infra/servers/progress.ts';
 import type { Global } from '../global.ts';
 import { renderHeatMap } from '../heat-map.ts';
 import { note, out, outJson, paint, table, wrap } from '../output.ts';
@@ -63,7 +57,12 @@ export const addLintCommand = (program: Command, global: Global): void => {
       const findings = [...policyFindings(family), ...findReusedIds(family.rules, previous ?? [])];
       const packs = await acquirePacks(progress, options.engine ?? packsOf(family.language.engines));
       checkEngines(packs, family);
-      const matrix = await lintMatrix(family, packs, { previous, fresh: options.fresh === true, progress });
+      const tools = createMatrixTools(createEngines(progress), join(cacheRoot(), 'cells'));
+      const builds = packs.map(({ build }) => build);
+      const cells = builds.length * family.configurations.length;
+      const matrix = await step(progress, `${plural(cells, 'cell')}, ${plural(family.rules.length, 'rule')}`, () =>
+        testFamily(options.fresh ? asNew(tools) : tools, family, builds, { previous, from: 'lint' }),
+      );
       const ids = family.rules.map((rule) => rule.ruleId);
       const rows = ruleRows(ids, matrix.cells);
       const results = matrix.cells.map(({ result }) => result);
@@ -113,73 +112,6 @@ const checkEngines = (packs: readonly Pack[], { language }: Family): void => {
   if (!other) return;
   const message = `${other.build.name}@${other.build.version} does not load ${language.name}; expected ${packsOf(language.engines).join(', ')}`;
   throw new SigrelError('SRP_INPUT_ENGINE', message);
-};
-
-type Gap = { readonly engine: string; readonly rules: readonly NotLoaded[] };
-
-type LintedMatrix = {
-  readonly cells: readonly TestedCell[];
-  readonly gaps: readonly Gap[];
-  readonly divergences: readonly Divergence[];
-};
-
-/** As many cells at once as there are cores. */
-const lintMatrix = async (
-  family: Family,
-  packs: readonly Pack[],
-  options: { readonly previous: readonly Rule[] | null; readonly fresh: boolean; readonly progress: Progress },
-): Promise<LintedMatrix> => {
-  const { previous, progress } = options;
-  const tools = createMatrixTools(createEngines(progress), join(cacheRoot(), 'cells'));
-  const used = options.fresh ? { ...tools, cells: { ...tools.cells, get: async () => null } } : tools;
-  const { signal } = new AbortController();
-  setMaxListeners(0, signal);
-  const cells = cellsFor(
-    packs.map(({ build }) => build),
-    family.configurations,
-    {},
-  );
-  const fits = new Map<string, Promise<Fit>>();
-  const fitOf = (engine: EngineBuild): Promise<Fit> => {
-    const whole = { rules: family.rules, gaps: [] };
-    if (family.misfit === 'block') return Promise.resolve(whole);
-    const id = engineId(engine);
-    const found = fits.get(id) ?? fitRules(tools.engines, engine, family, signal).then((fit) => fit ?? whole);
-    fits.set(id, found);
-    return found;
-  };
-  const tested = await step(progress, `${plural(cells.length, 'cell')}, ${plural(family.rules.length, 'rule')}`, () =>
-    inParallel(cells, availableParallelism(), async (cell) => {
-      const { rules } = await fitOf(cell.engine);
-      return runCell(used, { family, cell, rules, previous, from: 'lint' }, signal);
-    }),
-  );
-  const observations = tested.flatMap(({ observation }) => observation ?? []);
-  const gaps = await Promise.all(
-    [...fits].map(async ([engine, fit]): Promise<Gap> => ({ engine, rules: (await fit).gaps })),
-  );
-  return {
-    cells: tested,
-    gaps: gaps.filter(({ rules }) => rules.length > 0),
-    divergences: findDivergences(observations, family.differences),
-  };
-};
-
-/** Results in the order of `items`, at most `slots` at once. */
-const inParallel = async <T, R>(
-  items: readonly T[],
-  slots: number,
-  work: (item: T) => Promise<R>,
-): Promise<readonly R[]> => {
-  const results: R[] = [];
-  const waiting = [...items.entries()];
-  const next = async (): Promise<void> => {
-    for (let entry = waiting.shift(); entry !== undefined; entry = waiting.shift()) {
-      results[entry[0]] = await work(entry[1]);
-    }
-  };
-  await Promise.all(Array.from({ length: Math.min(slots, items.length) }, next));
-  return results;
 };
 
 const sayGaps = (gaps: readonly Gap[]): void => {
