@@ -27,11 +27,11 @@ export const placeInputs = async (
   checkNames(inputs);
   const folder = join(dir, 'inputs');
   await mkdir(folder);
-  const placed: { name: string; path: string }[] = [];
-  for (const input of inputs) {
-    const path = 'path' in input ? input.path : join(folder, input.name);
-    if ('bytes' in input) await writeFile(path, input.bytes);
-    placed.push({ name: input.name, path });
-  }
-  return placed;
+  return Promise.all(
+    inputs.map(async (input) => {
+      const path = 'path' in input ? input.path : join(folder, input.name);
+      if ('bytes' in input) await writeFile(path, input.bytes);
+      return { name: input.name, path };
+    }),
+  );
 };

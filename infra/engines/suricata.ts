@@ -30,11 +30,13 @@ export const runSuricata = async (
     const captures = join(dir, 'captures');
     const log = join(dir, 'log'); // fresh: an old event log would be appended to
     await Promise.all([mkdir(captures), mkdir(log)]);
-    for (const [index, { name, bytes }] of given.entries()) {
-      const path = join(captures, `${name}${suffix}`);
-      await writeFile(path, bytes);
-      await utimes(path, index + 1, index + 1); // the engine reads a folder in the order of modification
-    }
+    await Promise.all(
+      given.map(async ({ name, bytes }, index) => {
+        const path = join(captures, `${name}${suffix}`);
+        await writeFile(path, bytes);
+        await utimes(path, index + 1, index + 1); // the engine reads a folder in the order of modification
+      }),
+    );
     await writeFile(join(dir, 'content.rules'), input.rules);
     const config = suricataConfig({ pack: pack.dir, log }, Number.parseInt(pack.build.version, 10), input);
     await writeFile(join(dir, 'suricata.yaml'), config);
