@@ -33,7 +33,8 @@ export const findDuplicateIds = (rules: readonly Rule[]): ContentFinding[] => {
     const known = first.get(rule.ruleId);
     if (known === undefined) first.set(rule.ruleId, rule);
     else {
-      const message = `signature id ${rule.ruleId} is used again: first in ${known.file}:${known.line}`;
+      const what = typeof rule.ruleId === 'number' ? 'signature id' : 'the name';
+      const message = `${what} ${rule.ruleId} is used again: first in ${known.file}:${known.line}`;
       findings.push({ code: 'duplicate-id', message, file: rule.file, line: rule.line });
     }
   }

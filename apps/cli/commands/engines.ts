@@ -1,8 +1,8 @@
 /** `sigrel engines`: what detection engines there are, whether they are fit to test with, and one rule file on one of them. */
-import { readdir, readFile, writeFile } from 'node:fs/promises';
+import { readdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import type { Command } from 'commander';
-import type { Family } from '../../../domain/content/family.ts';
+import { type Family, limits } from '../../../domain/content/family.ts';
 import { type Language, languageOf } from '../../../domain/content/language.ts';
 import type { Rule } from '../../../domain/content/rules.ts';
 import { SigrelError } from '../../../domain/errors.ts';
@@ -251,10 +251,17 @@ const isCapture = (bytes: Uint8Array): boolean =>
     Buffer.from(bytes.subarray(0, 4)).toString('hex'),
   );
 
-const readGiven = (path: string): Promise<Buffer> =>
-  readFile(path).catch((cause: Error) => {
+/** Nothing is read before its size is known. */
+const readGiven = async (path: string): Promise<Buffer> => {
+  const { size } = await stat(path).catch(() => ({ size: 0 }));
+  if (size > limits.totalBytes) {
+    const message = `${path} has ${size} bytes, expected at most ${limits.totalBytes}`;
+    throw new SigrelError('SRP_INPUT_FILE', message);
+  }
+  return readFile(path).catch((cause: Error) => {
     throw new SigrelError('SRP_INPUT_FILE', `${path} cannot be read: ${cause.message}`, { cause });
   });
+};
 
 const sayTried = (tried: Tried): void => {
   const { engine, outcome, rulesLoaded, rulesFailed, rulesSkipped, notLoaded, alerts, blocked, words, wallMs } = tried;
