@@ -41,7 +41,8 @@ export const runClamav: Adapter = (pack, input, { limits, signal }) =>
     const lines = text.split('\n');
     const known = lines.map((line) => /^Known viruses: (\d+)$/.exec(line)?.[1]).find((count) => count !== undefined);
     const expected = languageOf('clamav').parseArtefact(input.rules).rules.length;
-    const errors = `${text}\n${ended.output}`
+    // Its library says on the other output what is wrong; the program itself only that something is.
+    const errors = `${ended.output}\n${text}`
       .split('\n')
       .filter((line) => /(?:LibClamAV )?(?:Error|ERROR): /.test(line))
       .map((line) => ({

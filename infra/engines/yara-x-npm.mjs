@@ -15,6 +15,10 @@ await init({ module_or_path: readFileSync(join(folder, 'yara_x_js_bg.wasm')) });
 const compile = () => {
   const compiler = new Compiler();
   compiler.addSource(readFileSync(job.rules, 'utf8'));
+  if (job.apart !== null) {
+    compiler.newNamespace('sigrel');
+    compiler.addSource(job.apart);
+  }
   return compiler.build(); // reading compiler.errors after this traps
 };
 

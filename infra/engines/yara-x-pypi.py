@@ -23,6 +23,9 @@ def compile_rules():
     compiler = yara_x.Compiler()
     with open(job["rules"], "rb") as source:
         compiler.add_source(source.read().decode("utf-8"))
+    if job["apart"] is not None:
+        compiler.new_namespace("sigrel")
+        compiler.add_source(job["apart"])
     return compiler.build()
 
 

@@ -31,11 +31,14 @@ export const runYaraX: Adapter = (pack, input, { limits, signal }) =>
       string,
       string,
     ];
-    const source = Buffer.concat([input.rules, Buffer.from(`\nrule ${sentinel} { condition: true }\n`)]);
-    await writeFile(rules, source);
+    const { rules: own } = languageOf('yara').parseArtefact(input.rules);
+    const always = `rule ${sentinel} { condition: true }\n`;
+    // Beside a global rule that does not match nothing of its namespace does: then the sentinel has one of its own.
+    const apart = own.some(({ features }) => features.includes('global')) ? always : null;
+    await writeFile(rules, apart ? input.rules : Buffer.concat([input.rules, Buffer.from(`\n${always}`)]));
     await writeFile(out, '');
     const seconds = Math.max(1, Math.ceil(limits.wallMs / 1_000));
-    await writeFile(job, JSON.stringify({ pack: pack.dir, rules, inputs, out, seconds }));
+    await writeFile(job, JSON.stringify({ pack: pack.dir, rules, apart, inputs, out, seconds }));
     const python = existsSync(join(pack.dir, 'site'));
     const program = (name: string) => join(import.meta.dirname, name);
     const started = performance.now();
@@ -54,7 +57,7 @@ export const runYaraX: Adapter = (pack, input, { limits, signal }) =>
       .filter((line) => line !== '')
       .map((line): Said => JSON.parse(line));
     const none = { kind: 'completed', skipped: 0, wallMs, peakBytes: ended.peakBytes } as const;
-    const expected = languageOf('yara').parseArtefact(input.rules).rules.length;
+    const expected = own.length;
     const [compiled] = said;
     if (compiled && 'refused' in compiled) {
       const errors = [errorOf(compiled.refused)];

@@ -191,7 +191,7 @@ const prepareBare = async (pack: Pack, family: Family, rules: Uint8Array, dir: s
       const given = paths.map((path) => ({ name: path, path }));
       await writeFile(
         job,
-        JSON.stringify({ pack: pack.dir, rules: file, inputs: given, out: join(dir, 'out'), seconds: 60 }),
+        JSON.stringify({ pack: pack.dir, rules: file, apart: null, inputs: given, out: join(dir, 'out'), seconds: 60 }),
       );
       const program = (name: string) => join(checkout, 'infra', 'engines', name);
       return existsSync(join(pack.dir, 'site'))

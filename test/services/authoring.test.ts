@@ -25,11 +25,15 @@ describe('engines', () => {
     const { engines: verdicts } = JSON.parse(qualified.out);
     expect(verdicts.map((one: { passed: boolean }) => one.passed)).toEqual(verdicts.map(() => true));
     const { engines } = JSON.parse((await sigrel('engines', 'list', '--json')).out);
-    expect(engines.length).toBeGreaterThanOrEqual(3);
+    expect(new Set(engines.map(({ name }: { name: string }) => name))).toEqual(
+      new Set(['suricata', 'yara', 'yara-x', 'clamav']),
+    );
     for (const engine of engines) {
-      expect(engine).toMatchObject({ name: 'suricata', source: /^Debian / });
+      expect(engine).toMatchObject({ source: expect.stringMatching(/^(Debian .+|npm|PyPI)$/) });
       expect(engine.build.digest).toMatch(/^[0-9a-f]{64}$/);
-      expect(engine.qualified).toMatchObject({ passed: true });
+      if (!verdicts.some((one: { engine: string }) => one.engine.startsWith(`${engine.name}-${engine.version}-`)))
+        continue; // not for this machine, or moved on
+      expect(engine.qualified).toMatchObject({ passed: true, by: { family: expect.any(String) } });
     }
   });
 
@@ -42,7 +46,7 @@ describe('engines', () => {
     await writeFile(rules, `${lines.join('\n')}\n`);
     const input = join(examples, 'families', 'ips', 'vectors', 'clean-browsing.pcap');
     const { engines } = JSON.parse((await sigrel('engines', 'list', '--json')).out);
-    for (const { name, version } of engines) {
+    for (const { name, version } of engines.filter((one: { name: string }) => one.name === 'suricata')) {
       const ran = await sigrel('engines', 'try', `${name}@${version}`, '--rules', rules, '--input', input, '--json');
       const tried = JSON.parse(ran.out);
       expect(tried).toMatchObject({ outcome: 'completed', rulesLoaded: 1, rulesFailed: 1 });

@@ -9,6 +9,7 @@ import {
   type PendingWindow,
   type TickResult,
 } from '../../domain/judge/session.ts';
+import type { Waiver } from '../../domain/release.ts';
 import { foldEvents } from '../../domain/release-state.ts';
 import type { Window } from '../../domain/telemetry.ts';
 import { silent } from '../../infra/kafka/client.ts';
@@ -33,6 +34,7 @@ import {
   saveRelease,
 } from '../../infra/postgres/releases.ts';
 import { readSnapshot, writeSnapshot } from '../../infra/postgres/snapshots.ts';
+import { changeWaivers, createWaivers } from '../../infra/postgres/waivers.ts';
 import { createWatches } from '../../infra/postgres/watches.ts';
 import { moveWatermark, readWatermark } from '../../infra/postgres/watermarks.ts';
 import { digestOf } from '../../services/judge.ts';
@@ -236,6 +238,24 @@ const statements: Readonly<Record<string, () => Promise<void>>> = {
     expect(await readSnapshot(pool, 'reports', 1)).toBe('ten');
     await write(11, 'eleven');
     expect(await readSnapshot(pool, 'reports', 1)).toBe('eleven');
+  },
+  'createWaivers changeWaivers': async () => {
+    const waiver: Waiver = {
+      ...{ waiverId: 'w-1', family: 'ips', kind: 'exclude', target: 'suricata-5.0.2-00000000', sourceDigest: null },
+      ...{ reason: 'lab', expiresAt: '2027-01-31T00:00:00.000Z', by: ['ann'] },
+    };
+    const waivers = createWaivers(pool);
+    expect(await changeWaivers(pool, 'ips', () => ({ waiver: null }))).toEqual({ waiver: null });
+    // Who decides sees what others decided, also when all decide at once.
+    const seen = await Promise.all(
+      ['ann', 'bob', 'eve'].map((by) =>
+        changeWaivers(pool, 'ips', (known) => ({ waiver: { ...waiver, by: [...(known[0]?.by ?? []), by] } })),
+      ),
+    );
+    expect(seen.map((one) => one.waiver.by.length).sort()).toEqual([1, 2, 3]);
+    const [stored] = await waivers.list('ips');
+    expect(stored).toEqual({ ...waiver, by: expect.arrayContaining(['ann', 'bob', 'eve']) });
+    expect(await waivers.list('yara')).toEqual([]);
   },
   createWatches: async () => {
     const watches = createWatches(pool);
