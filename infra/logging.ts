@@ -8,14 +8,19 @@ export const createLog = (options: {
   readonly level: string;
 }): { readonly of: (component: string) => Log; close(): Promise<void> } => {
   const destination = pino.destination({ dest: options.file, sync: false, mkdir: true });
+  let open = true;
   const root = pino({ level: options.level, base: { pid: process.pid } }, destination);
   return {
     of: (component) => {
       const logger = root.child({ component });
-      return (level, fields, message) => logger[level](fields, message);
+      // A client whose connection breaks after the end has nobody left to tell: writing to a closed file would throw.
+      return (level, fields, message) => {
+        if (open) logger[level](fields, message);
+      };
     },
     close: () =>
       new Promise((resolve) => {
+        open = false;
         destination.once('close', resolve);
         destination.end();
       }),
