@@ -13,8 +13,11 @@ import { type CellContent, type TestedCell, testCell } from '../../domain/matrix
 import type { EngineRunner } from '../../domain/ports.ts';
 import type { CellResult, RuleId } from '../../domain/release.ts';
 import { loadFamily } from '../../infra/content/load-family.ts';
+import { defaultLimits } from '../../infra/engines/isolated.ts';
 import { acquirePacks, type Pack, packsOf } from '../../infra/engines/packs.ts';
+import { tcpCapture } from '../../infra/engines/pcap.ts';
 import { createEngineRunner } from '../../infra/engines/runner.ts';
+import { smokeCaptures } from '../../infra/engines/smoke.ts';
 import { stderrProgress } from '../../infra/servers/progress.ts';
 
 const shared = process.env.SIGREL_SHARED ?? join(import.meta.dirname, '..', '..', '..', 'shared');
@@ -200,6 +203,53 @@ describe('traps that a test by exit code does not see', () => {
       const major = Number.parseInt(version, 10);
       const lost = [...(major >= 8 ? [61] : []), ...(major >= 7 ? [62] : [])];
       expect([version, notLoaded?.map(({ id }) => id)]).toEqual([version, lost]);
+    }
+  });
+
+  test('20 slow regular expressions: the oldest engine has no result in its time, the others pass', async () => {
+    const slow = Array.from({ length: 20 }, (_, i) => {
+      const options = `msg:"slow ${i}"; pcre:"/a.*1.*b.*c1/s"; sid:${1000 + i}; rev:1;`;
+      return `alert tcp any any -> any any (${options})`;
+    });
+    const body = 'a'.repeat(60_000);
+    const request = `POST / HTTP/1.1\r\nHost: h\r\nContent-Length: ${body.length}\r\n\r\n${body}`;
+    const bytes = tcpCapture({
+      ...{ client: '10.77.0.1', server: '10.77.0.2', port: 80 },
+      exchanges: [{ from: 'client', payload: new TextEncoder().encode(request) }],
+    });
+    const family = familyOf(rulesOf(...slow), { vectors: [{ name: 'letters', bytes, mustMatch: [] }] });
+    const impatient = createEngineRunner(packs, { ...defaultLimits, wallMs: 6_000 });
+    for (const cell of cellsFor(
+      packs.map(({ build }) => build),
+      family.configurations,
+      {},
+    )) {
+      const content = { family, rules: family.rules, previous: null, goodware: [], smoke: [] };
+      const tested = await testCell({ engines: impatient, now: Date.now }, cell, content, signal);
+      const old = Number.parseInt(cell.engine.version, 10) < 7;
+      expect([cell.engine.version, tested.result.verdict]).toEqual([cell.engine.version, old ? 'fail' : 'pass']);
+      if (old) expect(gateOf(tested, 'result')).toMatchObject({ observed: 'timeout' });
+    }
+  });
+
+  test('a rule that drops everything: silent as long as nothing is inline, red in both fail modes when it is', async () => {
+    const rules = rulesOf('drop ip any any -> any any (msg:"all"; sid:2; rev:1;)');
+    const modes = [
+      { name: 'ids', mode: 'ids' },
+      { name: 'ips', mode: 'ips' },
+    ] as const;
+    const family = familyOf(rules, { configurations: modes });
+    for (const cell of cellsFor(
+      packs.map(({ build }) => build),
+      modes,
+      {},
+    )) {
+      const content = { family, rules, previous: null, goodware: [], smoke: smokeCaptures() };
+      const tested = await testCell({ engines, now: Date.now }, cell, content, signal);
+      expect([cell.cellId, tested.result.verdict]).toEqual([cell.cellId, cell.mode === 'ips' ? 'fail' : 'pass']);
+      if (cell.mode !== 'ips') continue;
+      const words = gateOf(tested, 'traffic-smoke')?.details.map((detail) => detail.words.split(':')[0]);
+      expect(new Set(words)).toEqual(new Set(['fail-open', 'fail-closed']));
     }
   });
 
