@@ -1,24 +1,40 @@
 /** Reading a topic from its beginning to where it ends now, without leaving anything behind on the broker. */
 import { randomUUID } from 'node:crypto';
-import type { Kafka } from 'kafkajs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import kafkajs, { type Kafka } from 'kafkajs';
 import { SigrelError } from '../../domain/errors.ts';
 import type { LogRecord } from '../../domain/ports.ts';
 
 export type KeyedRecord = LogRecord & { readonly key: string };
 
+type Wanted = {
+  readonly partitions?: readonly number[];
+  readonly keep?: (key: string) => boolean;
+  readonly timeoutMs?: number;
+};
+
 /**
  * Every record of these partitions (all, when not given) up to the end at the time of the call, by partition and offset.
  * `keep` decides what is collected. Throws SRP_DEP_KAFKA when the broker is gone or does not answer in time.
  */
-export const readToEnd = async (
-  kafka: Kafka,
-  topic: string,
-  options: {
-    readonly partitions?: readonly number[];
-    readonly keep?: (key: string) => boolean;
-    readonly timeoutMs?: number;
-  } = {},
-): Promise<KeyedRecord[]> => {
+export const readToEnd = async (kafka: Kafka, topic: string, options: Wanted = {}): Promise<KeyedRecord[]> => {
+  const deadline = Date.now() + passingMs;
+  for (;;) {
+    try {
+      return await readOnce(kafka, topic, options);
+    } catch (error) {
+      if (!isPassing(error) || Date.now() > deadline) throw error;
+      await sleep(250);
+    }
+  }
+};
+
+/** A broker that has just started answers before it leads its partitions; kafkajs gives up on that when it asks for offsets. */
+const isPassing = (error: unknown): boolean =>
+  error instanceof SigrelError && error.cause instanceof kafkajs.KafkaJSProtocolError && error.cause.retriable;
+const passingMs = 30_000;
+
+const readOnce = async (kafka: Kafka, topic: string, options: Wanted): Promise<KeyedRecord[]> => {
   const { keep = () => true, timeoutMs = 60_000 } = options;
   const admin = kafka.admin();
   const groupId = `sigrel-read-${randomUUID()}`;
