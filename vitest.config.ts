@@ -16,7 +16,8 @@ export default defineConfig({
           include: ['test/services/**/*.test.ts'],
           globalSetup: ['test/services/servers.ts'],
           testTimeout: 120_000,
-          hookTimeout: 120_000,
+          // Whoever needs engines first fetches them.
+          hookTimeout: 900_000,
           fileParallelism: false,
         },
       },
