@@ -6,6 +6,7 @@ import { addDemoCommand } from './commands/demo.ts';
 import { addEngineCommands } from './commands/engines.ts';
 import { addFleetCommands } from './commands/fleet.ts';
 import { addHistoryCommands } from './commands/history.ts';
+import { addJudgeCommands } from './commands/judge.ts';
 import { addLintCommand } from './commands/lint.ts';
 import { addMatrixCommands } from './commands/matrix.ts';
 import { addReleaseCommands } from './commands/release.ts';
@@ -42,6 +43,7 @@ addFleetCommands(program, global);
 addHistoryCommands(program, global);
 addEngineCommands(program, global);
 addLintCommand(program, global);
+addJudgeCommands(program, global);
 addDemoCommand(program, global);
 
 /** Inherited by commands only when they are made, so it is set on all of them here. */

@@ -2,13 +2,15 @@
  * The judge: a pure fold of windows into e-processes and decisions (halt specification, sections 4 to 8). The state
  * depends on the windows so far only, not on when or how often anybody looked. Summation is in policy order throughout.
  */
+import { decide, fires, type Latch, largest } from './decision.ts';
 import { logFactor, nextState } from './factor.ts';
-import type { Bets, JudgeCell, JudgePolicy, Key } from './policy.ts';
+import { type FrozenSums, foldFrozen, frozenValue } from './frozen.ts';
+import { type Bets, type JudgeCell, type JudgePolicy, type Key, segmentsOf } from './policy.ts';
+
+export { fires, type Latch };
 
 /** [x, y, T, C] of every leaf, in the order of `policy.leaves`. */
 export type TickLeaves = readonly (readonly [x: number, y: number, treated: number, control: number])[];
-
-export type Latch = { readonly A: number | null; readonly B: number | null };
 
 /** Plain data: survives JSON unchanged, so that it is committed with the watermark. */
 export type JudgeState = {
@@ -19,6 +21,8 @@ export type JudgeState = {
   readonly states: { readonly A: readonly (readonly number[])[]; readonly B: readonly (readonly number[])[] };
   /** w * E of every cell after the last tick. */
   readonly statistics: { readonly A: readonly number[]; readonly B: readonly number[] };
+  /** Sums since each start of every cell; empty but for frozen cells. Absent where the policy has none. */
+  readonly frozen?: readonly (readonly FrozenSums[])[];
   readonly latches: readonly Latch[];
   /** x, y, T, C of every leaf over all ticks. */
   readonly totals: TickLeaves;
@@ -32,8 +36,8 @@ export type WindowRefusal = { readonly refused: string };
 const keyNames = ['A', 'B'] as const;
 
 export const initialJudgeState = (policy: JudgePolicy): JudgeState => {
-  const bets = policy.cells.map((cell) => betsOf(policy, cell.metric).r.map(() => 0));
-  const weights = policy.cells.map((cell) => cell.weight);
+  const bets = policy.cells.map((cell) => (cell.kind === 'frozen' ? [] : betsOf(policy, cell.metric).r.map(() => 0)));
+  const weights = policy.cells.map((cell) => (cell.kind === 'frozen' ? 0 : cell.weight));
   return {
     nextTick: 0,
     used: 0,
@@ -57,38 +61,62 @@ export const foldTick = (
   const used = state.used + tick.startMass;
   const notStarted = Math.max(0, 1 - used);
   const columns = leafColumns(policy);
+  const countsOf = (cell: JudgeCell) => (columns.get(cell.id) ?? []).map((place) => tick.leaves[place] ?? noCounts);
+  const frozen = policy.cells.map((cell, c) =>
+    cell.kind === 'frozen'
+      ? foldFrozen(
+          cell,
+          state.frozen?.[c] ?? [],
+          tick.tick,
+          countsOf(cell).map(([x, , treated]) => [x, treated]),
+        )
+      : [],
+  );
 
   const states: { A: number[][]; B: number[][] } = { A: [], B: [] };
   const statistics: { A: number[]; B: number[] } = { A: [], B: [] };
   for (const key of keyNames) {
     policy.cells.forEach((cell, c) => {
+      if (cell.kind === 'frozen') {
+        states[key].push([]);
+        statistics[key].push(cell.weight * frozenValue(cell, frozen[c] ?? []));
+        return;
+      }
       const bets = betsOf(policy, cell.metric);
+      const delta = deltaOf(policy, policy.keys[key], cell.metric);
+      const counts = countsOf(cell);
       const next = bets.r.map((r, j) => {
-        const logE = cellLogFactor(policy, cell, policy.keys[key], r, tick.leaves, columns);
+        const logE = summedLogFactor(counts, r, policy.keys[key].r0, delta);
         return nextState(state.states[key][c]?.[j] ?? 0, tick.startMass, logE);
       });
-      const mixture = next.reduce((sum, s, j) => sum + (bets.weight[j] ?? 0) * s, 0);
+      const mixed = next.reduce((sum, s, j) => sum + (bets.weight[j] ?? 0) * s, 0);
       states[key].push(next);
-      statistics[key].push(cell.weight * (mixture + notStarted));
+      statistics[key].push(cell.weight * (mixed + notStarted));
     });
   }
 
-  const latches = state.latches.map((latch, c) => ({
-    A: latch.A ?? (fires(statistics.A[c], policy.keys.A.alpha) ? tick.tick : null),
-    B: latch.B ?? (fires(statistics.B[c], policy.keys.B.alpha) ? tick.tick : null),
-  }));
+  const placeOf = (id: string) => policy.cells.findIndex((cell) => cell.id === id);
+  const idOf = (place: number) => policy.cells[place]?.id ?? '';
+  const decision = decide(
+    {
+      latches: state.latches,
+      hold: state.hold && { ...state.hold, cell: placeOf(state.hold.cell) },
+      halt: state.halt && { ...state.halt, cell: placeOf(state.halt.cell) },
+    },
+    { A: policy.keys.A.alpha, B: policy.keys.B.alpha, hold: policy.hold.alpha },
+    statistics,
+    tick.tick,
+  );
   return {
     nextTick: tick.tick + 1,
     used,
     states,
     statistics,
-    latches,
-    totals: state.totals.map((total, i) => {
-      const leaf = tick.leaves[i] ?? [0, 0, 0, 0];
-      return [total[0] + leaf[0], total[1] + leaf[1], total[2] + leaf[2], total[3] + leaf[3]];
-    }),
-    hold: state.hold ?? decideHold(policy, statistics.A, tick.tick),
-    halt: state.halt ?? decideHalt(policy, latches, statistics, tick.tick),
+    ...(frozen.some((sums) => sums.length > 0) ? { frozen } : {}),
+    latches: decision.latches,
+    totals: state.totals.map((total, i) => addLeaf(total, tick.leaves[i] ?? noCounts)),
+    hold: decision.hold && { ...decision.hold, cell: idOf(decision.hold.cell) },
+    halt: decision.halt && { ...decision.halt, cell: idOf(decision.halt.cell) },
   };
 };
 
@@ -97,10 +125,7 @@ export const leading = (
   policy: JudgePolicy,
   statistics: readonly number[],
 ): { readonly cell: string; readonly value: number } => {
-  let best = 0;
-  statistics.forEach((value, c) => {
-    if (value > (statistics[best] ?? -1)) best = c;
-  });
+  const best = largest(statistics) ?? 0;
   return { cell: policy.cells[best]?.id ?? '', value: statistics[best] ?? 0 };
 };
 
@@ -112,70 +137,44 @@ export const cellTotals = (
 ): readonly [number, number, number, number] => {
   const cell = policy.cells.find((candidate) => candidate.id === cellId);
   if (!cell) return [0, 0, 0, 0];
-  const columns = leafColumns(policy);
-  return segmentsOf(cell).reduce<readonly [number, number, number, number]>(
-    (sum, segment) => {
-      const leaf = state.totals[columns.get(leafName(cell.metric, segment)) ?? -1] ?? [0, 0, 0, 0];
-      return [sum[0] + leaf[0], sum[1] + leaf[1], sum[2] + leaf[2], sum[3] + leaf[3]];
-    },
-    [0, 0, 0, 0],
+  return (leafColumns(policy).get(cellId) ?? []).reduce<Counts>(
+    (sum, place) => addLeaf(sum, state.totals[place] ?? noCounts),
+    noCounts,
   );
-};
-
-/** Statistics given cell by cell (`A[c]`, `B[c]` are w * E) -> whether a key fires; at least 1/alpha counts. */
-export const fires = (statistic: number | undefined, alpha: number): boolean => (statistic ?? 0) >= 1 / alpha;
-
-const decideHold = (policy: JudgePolicy, statA: readonly number[], tick: number): JudgeState['hold'] => {
-  const first = leading(policy, statA);
-  return fires(first.value, policy.hold.alpha) ? { tick, cell: first.cell } : null;
-};
-
-/** Both latches of the same cell; of several cells the one with the largest statistic of key A (section 8). */
-const decideHalt = (
-  policy: JudgePolicy,
-  latches: readonly Latch[],
-  statistics: { readonly A: readonly number[]; readonly B: readonly number[] },
-  tick: number,
-): JudgeState['halt'] => {
-  let best: number | null = null;
-  latches.forEach((latch, c) => {
-    if (latch.A === null || latch.B === null) return;
-    if (best === null || (statistics.A[c] ?? 0) > (statistics.A[best] ?? 0)) best = c;
-  });
-  if (best === null) return null;
-  return {
-    tick,
-    cell: policy.cells[best]?.id ?? '',
-    A: statistics.A[best] ?? 0,
-    B: statistics.B[best] ?? 0,
-  };
 };
 
 const betsOf = (policy: JudgePolicy, metric: string): Bets =>
   policy.metrics.find((candidate) => candidate.id === metric)?.bets ?? policy.bets;
 
-const segmentsOf = (cell: JudgeCell): readonly string[] => (cell.kind === 'leaf' ? [cell.segment] : cell.segments);
+const deltaOf = (policy: JudgePolicy, key: Key, metric: string): number =>
+  key.margin ? (policy.metrics.find((one) => one.id === metric)?.delta ?? 0) : 0;
 
 /** Summed over segments before anything is exponentiated: pooled counts would be Simpson's paradox (section 6). */
-const cellLogFactor = (
-  policy: JudgePolicy,
-  cell: JudgeCell,
-  key: Key,
-  r: number,
-  leaves: TickLeaves,
-  columns: ReadonlyMap<string, number>,
-): number => {
-  const delta = key.margin ? (policy.metrics.find((metric) => metric.id === cell.metric)?.delta ?? 0) : 0;
-  return segmentsOf(cell).reduce((sum, segment) => {
-    const [x, y, treated, control] = leaves[columns.get(leafName(cell.metric, segment)) ?? -1] ?? [0, 0, 0, 0];
-    return sum + logFactor(x, y, treated, control, r, key.r0, delta);
-  }, 0);
+const summedLogFactor = (counts: readonly Counts[], r: number, r0: number, delta: number): number =>
+  counts.reduce((sum, [x, y, treated, control]) => sum + logFactor(x, y, treated, control, r, r0, delta), 0);
+
+type Counts = TickLeaves[number];
+
+const noCounts: Counts = [0, 0, 0, 0];
+
+const addLeaf = (a: Counts, b: Counts): Counts => [a[0] + b[0], a[1] + b[1], a[2] + b[2], a[3] + b[3]];
+
+const known = new WeakMap<JudgePolicy, ReadonlyMap<string, readonly number[]>>();
+
+/** Id of a cell -> places of its leaves in a tick, in the order of its segments. Remembered per policy: it is asked each tick. */
+export const leafColumns = (policy: JudgePolicy): ReadonlyMap<string, readonly number[]> => {
+  const remembered = known.get(policy);
+  if (remembered) return remembered;
+  const places = new Map(policy.leaves.map((leaf, place) => [`${leaf.metric}\n${leaf.segment}`, place]));
+  const columns = new Map(
+    policy.cells.map((cell) => [
+      cell.id,
+      segmentsOf(cell).flatMap((segment) => places.get(`${cell.metric}\n${segment}`) ?? []),
+    ]),
+  );
+  known.set(policy, columns);
+  return columns;
 };
-
-const leafName = (metric: string, segment: string): string => `${metric}\n${segment}`;
-
-const leafColumns = (policy: JudgePolicy): ReadonlyMap<string, number> =>
-  new Map(policy.leaves.map((leaf, i) => [leafName(leaf.metric, leaf.segment), i]));
 
 const contractViolation = (
   policy: JudgePolicy,

@@ -28,7 +28,42 @@ export type JudgeCell =
       readonly metric: string;
       readonly segments: readonly string[];
       readonly weight: number;
-    };
+    }
+  | FrozenCell;
+
+/** Events in an exposure before the update. */
+export type Baseline = { readonly events: number; readonly exposure: number };
+
+/** A cell against a baseline that is not concurrent (section 10): one value for both keys, bets and starts of its own. */
+export type FrozenCell = {
+  readonly id: string;
+  readonly kind: 'frozen';
+  readonly metric: string;
+  readonly segments: readonly string[];
+  readonly weight: number;
+  readonly r0: number;
+  readonly bets: Bets;
+  /**
+   * One for all segments pools them: only while treated and baseline exposure have the same ratio in each. One per segment,
+   * in their order, sums their logs.
+   */
+  readonly baseline: Baseline | readonly Baseline[];
+  readonly start: readonly { readonly tick: number; readonly mass: number }[];
+};
+
+/** When a stage may be left (section 9): the treated rate is excluded to be r1 * control rate + delta1 or more. */
+export type PromotePolicy = {
+  readonly r1: number;
+  /** Per metric, per unit of exposure. */
+  readonly delta1: Readonly<Record<string, number>>;
+  readonly g: readonly number[];
+  readonly weight: readonly number[];
+  readonly beta: number;
+  /** First tick of the evidence, inclusive. */
+  readonly from: number;
+  /** Ids of the critical cells. */
+  readonly cells: readonly string[];
+};
 
 export type JudgePolicy = {
   readonly metrics: readonly JudgeMetric[];
@@ -105,6 +140,9 @@ export const startMass = (tick: number, stageOpens: number, planTicks: number): 
 
 const restartEvery = 10;
 
+export const segmentsOf = (cell: JudgeCell): readonly string[] =>
+  cell.kind === 'leaf' ? [cell.segment] : cell.segments;
+
 /** Findings of a policy that must not be used (section 13, rule 8); empty when it is sound. Nothing is repaired. */
 export const validateJudgePolicy = (policy: JudgePolicy): string[] => {
   const findings: string[] = [];
@@ -118,7 +156,7 @@ export const validateJudgePolicy = (policy: JudgePolicy): string[] => {
   if (!(weights <= 1 + 1e-9)) findings.push(`the weights of all cells add up to ${weights}, expected at most 1`);
   for (const cell of policy.cells) {
     if (!(cell.weight > 0)) findings.push(`cell ${cell.id} has weight ${cell.weight}, expected more than 0`);
-    for (const segment of cell.kind === 'leaf' ? [cell.segment] : cell.segments) {
+    for (const segment of segmentsOf(cell)) {
       if (!policy.leaves.some((leaf) => leaf.metric === cell.metric && leaf.segment === segment)) {
         findings.push(
           `cell ${cell.id} names metric ${cell.metric} in segment ${segment}, which is no leaf of the policy`,
@@ -128,18 +166,40 @@ export const validateJudgePolicy = (policy: JudgePolicy): string[] => {
   }
   if (new Set(policy.cells.map((cell) => cell.id)).size !== policy.cells.length)
     findings.push('two cells have the same id');
+  const frozen = policy.cells.filter((cell): cell is FrozenCell => cell.kind === 'frozen');
+  for (const cell of frozen) findings.push(...frozenFindings(cell));
   const highestR0 = Math.max(policy.keys.A.r0, policy.keys.B.r0);
-  for (const [name, bets] of [
-    ['default', policy.bets] as const,
-    ...policy.metrics.flatMap((metric) => (metric.bets ? [[metric.id, metric.bets] as const] : [])),
+  for (const [name, bets, r0] of [
+    ['default', policy.bets, highestR0] as const,
+    ...policy.metrics.flatMap((metric) => (metric.bets ? [[metric.id, metric.bets, highestR0] as const] : [])),
+    ...frozen.map((cell) => [cell.id, cell.bets, cell.r0] as const),
   ]) {
     if (bets.r.length !== bets.weight.length)
       findings.push(`bets ${name}: ${bets.r.length} ratios, ${bets.weight.length} weights`);
     if (!near(sum(bets.weight), 1)) findings.push(`bets ${name}: weights add up to ${sum(bets.weight)}, expected 1`);
     for (const r of bets.r) {
-      if (!(r > highestR0))
-        findings.push(`bets ${name}: ratio ${r} is not above ${highestR0}, the largest r0 of a key`);
+      if (!(r > r0)) findings.push(`bets ${name}: ratio ${r} is not above ${r0}, the largest r0 it is tested against`);
     }
   }
+  return findings;
+};
+
+const frozenFindings = (cell: FrozenCell): string[] => {
+  const findings: string[] = [];
+  const baselines = 'events' in cell.baseline ? [cell.baseline] : cell.baseline;
+  if (!('events' in cell.baseline) && baselines.length !== cell.segments.length)
+    findings.push(`cell ${cell.id}: ${baselines.length} baselines for ${cell.segments.length} segments`);
+  for (const { events, exposure } of baselines) {
+    if (!(Number.isSafeInteger(events) && events >= 0 && Number.isFinite(exposure) && exposure > 0))
+      findings.push(
+        `cell ${cell.id}: baseline of ${events} events in ${exposure}, expected whole events and exposure above 0`,
+      );
+  }
+  const mass = cell.start.reduce((sum, start) => sum + start.mass, 0);
+  if (!(mass <= 1 + 1e-9) || !cell.start.every((start) => start.mass >= 0))
+    findings.push(`cell ${cell.id}: start masses add up to ${mass}, expected numbers from 0, at most 1 in all`);
+  if (new Set(cell.start.map((start) => start.tick)).size !== cell.start.length)
+    findings.push(`cell ${cell.id}: two starts in the same tick`);
+  if (!(cell.r0 > 0)) findings.push(`cell ${cell.id}: r0 is ${cell.r0}, expected more than 0`);
   return findings;
 };

@@ -1,0 +1,98 @@
+/**
+ * The mirrored e-process (halt specification, section 9): evidence that the treated rate is below r1 * control rate + delta1.
+ * Of one stage: it starts afresh with the stage, or at a HOLD that it shall clear.
+ */
+import { mixture } from './factor.ts';
+import { leafColumns, type TickLeaves } from './fold.ts';
+import type { JudgePolicy, PromotePolicy } from './policy.ts';
+
+/**
+ * ln e of one tick for bet g in (0, 1) against "treated rate >= r1 * control rate + delta1". No treated exposure: exactly 0;
+ * no control exposure: only the absolute claim adds evidence.
+ */
+export const promoteLogFactor = (
+  x: number,
+  y: number,
+  treated: number,
+  control: number,
+  r1: number,
+  delta1: number,
+  g: number,
+): number => {
+  if (treated === 0) return 0;
+  const relative = control === 0 ? 0 : y * Math.log1p(((r1 * treated) / control) * (1 - g));
+  return x * Math.log(g) + relative + delta1 * treated * (1 - g);
+};
+
+/** Plain data. `logs[cell][bet]`: sum of ln e since the start of the evidence, cells as in `PromotePolicy.cells`. */
+export type PromoteState = {
+  readonly nextTick: number;
+  readonly logs: readonly (readonly number[])[];
+  /** First tick at which every critical cell has 1/beta. */
+  readonly ready: number | null;
+};
+
+export const initialPromoteState = (promote: PromotePolicy): PromoteState => ({
+  nextTick: promote.from,
+  logs: promote.cells.map(() => promote.g.map(() => 0)),
+  ready: null,
+});
+
+/**
+ * Folds the leaves of one tick that the halt side has accepted. Ticks before `from` change nothing; later ones come in order,
+ * and a missing one must be waited for. A cell of several segments sums their ln e at the same g, which tests the average
+ * over segments and certifies no small one.
+ */
+export const foldPromote = (
+  policy: JudgePolicy,
+  promote: PromotePolicy,
+  state: PromoteState,
+  tick: { readonly tick: number; readonly leaves: TickLeaves },
+): PromoteState => {
+  if (tick.tick !== state.nextTick) return state;
+  const columns = leafColumns(policy);
+  const logs = promote.cells.map((id, c) => {
+    const cell = policy.cells.find((one) => one.id === id);
+    const places = cell === undefined ? [] : (columns.get(id) ?? []);
+    const delta1 = promote.delta1[cell?.metric ?? ''] ?? 0;
+    return promote.g.map((g, j) => {
+      const log = places.reduce((sum, place) => {
+        const [x, y, treated, control] = tick.leaves[place] ?? [0, 0, 0, 0];
+        return sum + promoteLogFactor(x, y, treated, control, promote.r1, delta1, g);
+      }, 0);
+      return (state.logs[c]?.[j] ?? 0) + log;
+    });
+  });
+  const all = promoteValues(promote, logs).every((value) => value >= 1 / promote.beta);
+  return { nextTick: tick.tick + 1, logs, ready: state.ready ?? (all ? tick.tick : null) };
+};
+
+/** E_safe of every critical cell: no start mixture, and no correction for their number, since all have to reject. */
+export const promoteValues = (promote: PromotePolicy, logs: PromoteState['logs']): readonly number[] =>
+  logs.map((one) => mixture(promote, one));
+
+/** Whether every critical cell has 1/beta now, at one and the same tick. */
+export const promotes = (promote: PromotePolicy, state: PromoteState): boolean =>
+  promoteValues(promote, state.logs).every((value) => value >= 1 / promote.beta);
+
+/** Findings of a promote policy that must not be used; empty when it is sound. */
+export const validatePromote = (policy: JudgePolicy, promote: PromotePolicy): string[] => {
+  const findings: string[] = [];
+  if (!(promote.beta > 0 && promote.beta < 1))
+    findings.push(`promote beta is ${promote.beta}, expected between 0 and 1`);
+  if (!(promote.r1 > 0)) findings.push(`promote r1 is ${promote.r1}, expected more than 0`);
+  if (!promote.g.every((g) => g > 0 && g < 1))
+    findings.push(`promote bets ${promote.g.join(', ')}: expected 0 < g < 1`);
+  const weight = promote.weight.reduce((a, b) => a + b, 0);
+  if (promote.g.length !== promote.weight.length || !(Math.abs(weight - 1) <= 1e-9))
+    findings.push(`promote weights ${promote.weight.join(', ')}: expected one per bet, 1 in all`);
+  if (promote.cells.length === 0) findings.push('promote names no critical cell');
+  for (const id of promote.cells) {
+    const cell = policy.cells.find((one) => one.id === id);
+    if (cell === undefined) findings.push(`promote names cell ${id}, which is no cell of the policy`);
+    else if (cell.kind === 'frozen') findings.push(`promote names cell ${id}: a frozen cell cannot be critical`);
+    else if (!((promote.delta1[cell.metric] ?? -1) >= 0))
+      findings.push(`promote has no delta1 for metric ${cell.metric}, expected a number from 0`);
+  }
+  return findings;
+};
