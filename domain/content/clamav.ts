@@ -178,6 +178,7 @@ const parseAttributes = (text: string): { readonly target: string; readonly feat
 /** The highest number of a subsignature in it; null: it is no expression. Parentheses are taken away from the inside out. */
 const parseExpression = (text: string): number | null => {
   const written = text.replaceAll(' ', '');
+  if (written.includes('_')) return null; // stands for a group below
   const plain = replaceAll(written, parentheses, '_');
   if (!onlyTerms.test(plain)) return null;
   return Math.max(...(written.match(/(?<![=<>,\d])\d+/g) ?? []).map(Number));

@@ -181,6 +181,8 @@ export const readVectors = (
   for (const rule of context.needed && readable && sources.length > 0 ? rules : []) {
     // A private rule never alerts by itself: the rules that refer to it prove it.
     if (covered.has(rule.ruleId) || rule.features.includes('private')) continue;
+    // An exception of ClamAV matches by keeping others silent, and is never told.
+    if (rule.file.endsWith('.fp')) continue;
     // A rule that nothing proves to match could be refused or dead, and the matrix would stay green.
     find('no-vector', rule.file, `rule ${rule.ruleId} has no vector that it must match`, rule.line);
   }

@@ -65,6 +65,8 @@ const parseRule = (text: string): Parsed | string => {
   if (options.filter((option) => option.name === 'sid').length > 1) return 'two signature ids in one rule';
   const revision = optionValue('rev') === undefined ? 1 : wholeNumber(optionValue('rev'));
   if (revision === null) return `rev is ${optionValue('rev')}, expected a whole number from 1`;
+  const outside = options.map(pathOutside).find((fault) => fault !== null);
+  if (outside) return outside;
   const message = optionValue('msg') ?? '""';
   if (!message.startsWith('"')) return `msg is ${message}, expected it in quotes`;
   return {
@@ -79,6 +81,22 @@ const parseRule = (text: string): Parsed | string => {
 const wholeNumber = (value: string | undefined): number | null => {
   const number = /^\d{1,10}$/.test(value ?? '') ? Number(value) : 0;
   return number >= 1 && number <= 0xffff_ffff ? number : null;
+};
+
+/**
+ * A file that an option names outside of the engine's own folders, or null: on version 6 a rule writes and reads wherever its
+ * user may. Rules that do not pass this reading (`engines try`) still reach the engine: nothing but that user's rights
+ * keeps those in.
+ */
+const pathOutside = ({ name, value = '' }: Option): string | null => {
+  const words = value.replace(/^!/, '').replaceAll('"', ' ').split(',');
+  const named = /^data(?:set|rep)$/.test(name)
+    ? words.flatMap((word) => /^\s*(?:state|save|load)\s+(.*)$/.exec(word)?.[1] ?? [])
+    : /^(?:lua|luajit|luaxform|filemd5|filesha1|filesha256)$/.test(name)
+      ? words.slice(0, 1)
+      : [];
+  const path = named.map((word) => word.trim()).find((word) => word.startsWith('/') || word.split('/').includes('..'));
+  return path === undefined ? null : `${name} names ${path}; expected a path without .. that does not begin with /`;
 };
 
 /** Every rule on a line of its own, in order. */

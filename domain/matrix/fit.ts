@@ -26,10 +26,12 @@ export const fitRules = async (
       if (run === null || run.kind === 'no-result') return null;
       fits = run.loaded === rules.length;
       if (fits) break;
-      const found = (await findNotLoaded(loading, rules, run)).filter(({ withFile }) => !withFile);
-      if (found.length === 0) return null;
+      const found = (await findNotLoaded(loading, rules, run))?.filter(({ withFile }) => !withFile);
+      if (!found) return null;
       for (const gap of found) gaps.set(gap.id, gap);
-      rules = rules.filter((rule) => !gaps.has(rule.ruleId));
+      const left = rules.filter((rule) => !gaps.has(rule.ruleId));
+      if (left.length === rules.length) return null;
+      rules = left;
     }
   }
   const position = new Map(family.rules.map((rule, index) => [rule.ruleId, index]));

@@ -38,37 +38,92 @@ export const loadRules = (loading: Loading, rules: readonly Rule[]): Promise<Eng
   return loading.engines.run(loading.engine, input, loading.signal);
 };
 
-/** `run`: what the engine made of all `rules`. Sorted by id; empty when everything was loaded. */
+/**
+ * `run`: what the engine made of all `rules`. Sorted by id; empty when everything was loaded; null: not known, since an
+ * engine that gives no result tells nothing about rules.
+ */
 export const findNotLoaded = async (
   loading: Loading,
   rules: readonly Rule[],
   run: EngineRun,
-): Promise<readonly NotLoaded[]> => {
-  const { allOrNothing } = loading.language;
+): Promise<readonly NotLoaded[] | null> => {
+  const { language } = loading;
+  const { allOrNothing } = language;
   // A whole file that was refused names a culprit at best, and not those behind it.
-  const found = allOrNothing || run.kind !== 'completed' ? new Map<RuleId, string>() : refusedIn(run);
+  const found = allOrNothing || run.kind !== 'completed' ? new Map<RuleId, string>() : refusedIn(run, rules);
   const known = run.kind === 'completed' ? run : null;
   const rest = rules.filter((rule) => !found.has(rule.ruleId));
+  let isKnown = true;
+  let loads: readonly Rule[] | null = null;
+  let crashed = false;
 
-  /** `seen`: what of these rules was loaded. What is missing is looked for in both halves. */
-  const search = async (part: readonly Rule[], seen: EngineRun | null): Promise<void> => {
-    if (part.length === 0) return;
-    // A rule cannot be loaded without those that it needs; one of them that does not fit takes it along.
-    const asked = loading.language.closure(rules, part);
-    const loaded = seen ?? (await loadRules(loading, asked));
-    if (loaded?.kind === 'completed' && loaded.loaded === asked.length) return;
-    const [only] = part;
-    if (only && part.length === 1) {
-      const needed = asked.find((rule) => rule !== only && found.has(rule.ruleId));
-      found.set(only.ruleId, needed ? `it needs ${needed.ruleId}, which is not loaded` : wordsFor(loaded));
-      return;
-    }
-    const half = Math.ceil(part.length / 2);
-    await search(part.slice(0, half), null);
-    await search(part.slice(half), null);
+  const loadsWhole = async (part: readonly Rule[]): Promise<EngineRun | null | 'whole'> => {
+    const loaded = await loadRules(loading, part);
+    if (loaded?.kind !== 'completed' || loaded.loaded !== part.length) return loaded;
+    loads = part;
+    return 'whole';
   };
 
-  if (known?.loaded !== rules.length) await search(rest, known?.loaded === rest.length ? known : null);
+  /** A rule that does not load, without anything else to blame. One that ends the engine has to do so twice. */
+  const blame = async (rule: Rule, asked: readonly Rule[], loaded: EngineRun | null): Promise<void> => {
+    if (loaded?.kind !== 'no-result') {
+      if (loaded === null) isKnown = false;
+      else found.set(rule.ruleId, wordsFor(loaded));
+      return;
+    }
+    const again = await loadRules(loading, asked);
+    if (again?.kind === 'no-result' && again.reason === loaded.reason) {
+      crashed = true;
+      found.set(rule.ruleId, loaded.words);
+    } else isKnown = false;
+  };
+
+  /** The one of `asked` that is at fault: with the rules before it, which need none after them, it does not load. */
+  const findCulprit = async (asked: readonly Rule[], all: EngineRun | null): Promise<void> => {
+    const order = new Map(language.parseArtefact(language.artefact(asked)).rules.map(({ ruleId }, at) => [ruleId, at]));
+    const sorted = [...asked].sort((a, b) => (order.get(a.ruleId) ?? 0) - (order.get(b.ruleId) ?? 0));
+    let [good, bad, said] = [0, sorted.length, all];
+    while (bad - good > 1) {
+      const middle = Math.floor((good + bad) / 2);
+      const loaded = await loadsWhole(sorted.slice(0, middle));
+      if (loaded === 'whole') good = middle;
+      else [bad, said] = [middle, loaded];
+    }
+    const culprit = sorted[bad - 1];
+    if (culprit) await blame(culprit, sorted.slice(0, bad), said);
+  };
+
+  /** What is missing of these is looked for in both halves. */
+  const search = async (part: readonly Rule[]): Promise<void> => {
+    const [only] = part;
+    if (!only || !isKnown || (part.length === 1 && found.has(only.ruleId))) return;
+    // A rule cannot be loaded without those that it needs; one of them that does not fit takes it along.
+    const asked = language.closure(rules, part);
+    const loaded = await loadsWhole(asked);
+    if (loaded === 'whole') return;
+    if (loaded === null) {
+      isKnown = false;
+      return;
+    }
+    if (part.length > 1) {
+      const half = Math.ceil(part.length / 2);
+      await search(part.slice(0, half));
+      await search(part.slice(half));
+      return;
+    }
+    const culpritAmong = () => asked.find((rule) => rule !== only && found.has(rule.ruleId));
+    if (!culpritAmong()) await findCulprit(asked, loaded);
+    const needed = culpritAmong();
+    if (needed && !found.has(only.ruleId)) found.set(only.ruleId, `it needs ${needed.ruleId}, which is not loaded`);
+  };
+
+  // What is left beside those that were named may be whole already.
+  if (known?.loaded !== rules.length && !(known && rest.length > 0 && known.loaded === rest.length)) {
+    await search(rest);
+  }
+  // An engine that ends whatever it is given says nothing about the rule that it was given.
+  if (crashed && (loads === null || (await loadsWhole(loads)) !== 'whole')) return null;
+  if (!isKnown) return null;
   const own = [...found].map(([id, words]): NotLoaded => ({ id, words }));
   const along =
     known?.loaded === 0 && allOrNothing
@@ -87,13 +142,15 @@ const refusedWith = (culprits: readonly NotLoaded[], run: Completed): string => 
   return `refused with the whole file, because of ${why}`;
 };
 
-/** The ids that the engine itself named. */
-const refusedIn = (run: Completed): Map<RuleId, string> =>
-  new Map(run.errors.flatMap(({ ruleId, words }) => (ruleId === undefined ? [] : [[ruleId, words]])));
+/** The ids that the engine itself named, of rules that it was given. */
+const refusedIn = (run: Completed, rules: readonly Rule[]): Map<RuleId, string> => {
+  const given = new Set(rules.map(({ ruleId }) => ruleId));
+  return new Map(
+    run.errors.flatMap(({ ruleId, words }) => (ruleId === undefined || !given.has(ruleId) ? [] : [[ruleId, words]])),
+  );
+};
 
-const wordsFor = (run: EngineRun | null): string => {
-  if (run === null) return 'there is no such engine';
-  if (run.kind === 'no-result') return run.words;
+const wordsFor = (run: Completed): string => {
   const said = run.errors[0]?.words;
   if (run.skipped > 0) return said ?? 'skipped: what the rule requires is not met, and the engine says nothing';
   return said ?? 'vanished: neither loaded, nor failed, nor skipped';

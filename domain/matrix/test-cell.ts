@@ -91,7 +91,7 @@ export const testCell = async (
   if (first.kind === 'no-result') return finish([control, gateNoResult(first, control)], null);
 
   const loading = { engines: ports.engines, engine: cell.engine, language, configuration: cell, signal };
-  const notLoaded = first.loaded === rules.length ? [] : await findNotLoaded(loading, rules, first);
+  const notLoaded = first.loaded === rules.length ? [] : ((await findNotLoaded(loading, rules, first)) ?? []);
   const has = new Set(rules.map((rule) => rule.ruleId));
   const vectors = family.vectors.map((vector) => {
     const expected = [...expectedOn(vector, family.differences, cell.engine)].filter((rule) => has.has(rule));

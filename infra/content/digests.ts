@@ -4,6 +4,7 @@ import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Family } from '../../domain/content/family.ts';
 import { canonicalJson } from '../../events/canonical-json.ts';
+import { pythonVersion } from '../engines/pypi.ts';
 
 export const digestOf = (value: unknown): string => createHash('sha256').update(canonicalJson(value)).digest('hex');
 
@@ -30,7 +31,10 @@ export const testDigest = (family: Family): string => {
 
 let runner: Promise<string> | undefined;
 
-/** SHA-256 over the code that runs engines and grades what they say: with other code a cell is tested anew. */
+/**
+ * SHA-256 over what runs engines and grades what they say, our code and the runtimes of engines that are libraries: with
+ * another one a cell is tested anew.
+ */
 export const runnerDigest = (): Promise<string> => {
   runner ??= (async () => {
     const root = join(import.meta.dirname, '..', '..');
@@ -40,6 +44,9 @@ export const runnerDigest = (): Promise<string> => {
         all.update(`${folder} ${name}\n`).update(await readFile(join(root, folder, name)));
       }
     }
+    const processes = join('infra', 'servers', 'processes.ts'); // where programs are found
+    all.update(`${processes}\n`).update(await readFile(join(root, processes)));
+    all.update(`node ${process.version}\n`).update(pythonVersion());
     return all.digest('hex');
   })();
   return runner;

@@ -2,7 +2,7 @@
 import type { EngineCatalogue, EngineRunner } from '../../domain/ports.ts';
 import { type EngineBuild, engineId } from '../../domain/release.ts';
 import type { Progress } from '../servers/progress.ts';
-import { acquirePacks, listPacks, type Pack } from './packs.ts';
+import { acquirePacks, type KnownPack, listPacks, type Pack } from './packs.ts';
 import { createEngineRunner } from './runner.ts';
 
 export type Engines = EngineCatalogue &
@@ -11,31 +11,46 @@ export type Engines = EngineCatalogue &
     dirOf(engine: EngineBuild): Promise<string | null>;
   };
 
+/** Where packs come from: what there could be, and one of them, fetched if need be. */
+export type PackSource = {
+  readonly list: () => Promise<readonly KnownPack[]>;
+  readonly acquire: (name: string) => Promise<Pack | undefined>;
+};
+
+const packsOfCache = (progress: Progress): PackSource => ({
+  list: listPacks,
+  acquire: async (name) => (await acquirePacks(progress, [name]))[0],
+});
+
 /** Runs and finds engines of all packs there are; what is fetched once stays. */
-export const createEngines = (progress: Progress): Engines => {
-  const asked = new Map<string, Promise<Pack | null>>();
-  const acquire = (engine: string): Promise<Pack | null> => {
-    const before = asked.get(engine);
+export const createEngines = (progress: Progress, source: PackSource = packsOfCache(progress)): Engines => {
+  const asked = new Map<string, Promise<Pack | undefined>>();
+  const acquire = (name: string): Promise<Pack | undefined> => {
+    const before = asked.get(name);
     if (before) return before;
-    const found = listPacks().then(async (known) => {
-      // Where the archive has moved on, the pack that was fetched is of another version than the one it was asked for.
-      const is = (version: string | undefined) => (one: { name: string }) => `${one.name}@${version}` === engine;
-      const pack = known.find((one) => is(one.build?.version)(one)) ?? known.find((one) => is(one.version)(one));
-      return pack ? ((await acquirePacks(progress, [`${pack.name}@${pack.version}`]))[0] ?? null) : null;
-    });
-    asked.set(engine, found);
+    const found = source.acquire(name);
+    asked.set(name, found);
     // An archive that did not answer is asked again by the next one.
-    found.catch(() => asked.delete(engine));
+    found.catch(() => asked.delete(name));
     return found;
   };
-  /** Another build that prints the same version is another engine. */
-  const packOf = async (engine: EngineBuild): Promise<Pack | null> => {
-    const pack = await acquire(`${engine.name}@${engine.version}`);
-    return pack !== null && engineId(pack.build) === engineId(engine) ? pack : null;
+  /** Packs that are of this version, or were asked for as it: where the archive has moved on, these are not the same. */
+  const packsLike = async ({ name, version }: Pick<EngineBuild, 'name' | 'version'>): Promise<readonly Pack[]> => {
+    const known = (await source.list()).filter((one) => one.name === name);
+    const like = known.filter((one) => one.version === version || one.build?.version === version);
+    const packs = await Promise.all(like.map((one) => acquire(`${one.name}@${one.version}`)));
+    return packs.filter((pack) => pack !== undefined);
   };
+  /** Another build that prints the same version is another engine. */
+  const packOf = async (engine: EngineBuild): Promise<Pack | null> =>
+    (await packsLike(engine)).find(({ build }) => engineId(build) === engineId(engine)) ?? null;
   return {
     dirOf: async (engine) => (await packOf(engine))?.dir ?? null,
-    find: async (engine) => (await acquire(engine))?.build ?? null,
+    find: async (engine) => {
+      const at = engine.lastIndexOf('@');
+      const [name, version] = [engine.slice(0, at), engine.slice(at + 1)];
+      return (await packsLike({ name, version })).find(({ build }) => build.version === version)?.build ?? null;
+    },
     run: async (engine, input, signal) => {
       const pack = await packOf(engine);
       return pack && createEngineRunner([pack]).run(engine, input, signal);

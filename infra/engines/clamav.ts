@@ -58,7 +58,8 @@ export const runClamav: Adapter = (pack, input, { limits, signal }) =>
     if (ended.exit === 2 && errors.length > 0 && !scanned) {
       return { ...none, loaded: 0, failed: Math.max(1, expected), skipped: 0, alerts: [], errors };
     }
-    if (known === undefined || ended.exit === 2) {
+    // 0: nothing found, 1: something; anything else is a failure, also one without a word.
+    if (known === undefined || (ended.exit !== 0 && ended.exit !== 1)) {
       const reason = known === undefined ? 'no-statistics' : 'exit';
       return noResult(reason, `exit code ${ended.exit}`, wallMs, `${text.slice(-500)}${ended.output}`);
     }
@@ -75,4 +76,4 @@ export const runClamav: Adapter = (pack, input, { limits, signal }) =>
   });
 
 /** As the signature is written: what is not in an official database gets an ending. */
-const nameOf = (signature: string): string => signature.replace(/\.UNOFFICIAL$/, '').replace(/^YARA\./, '');
+const nameOf = (signature: string): string => signature.replace(/\.UNOFFICIAL$/, '');

@@ -8,6 +8,7 @@ import { createReadStream } from 'node:fs';
 import { readdir, realpath, stat } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
+import { SigrelError } from '../../domain/errors.ts';
 import type { EngineFile } from '../../domain/ports.ts';
 
 export type Corpus = { readonly files: readonly EngineFile[]; readonly digest: string };
@@ -22,12 +23,26 @@ const systemFiles = [
   ...['/usr/bin/env', '/usr/bin/find', '/usr/bin/awk', '/etc/passwd', '/etc/services', '/etc/os-release'],
 ];
 
-/** Larger ones take longer than everything else together. */
+/**
+ * Larger ones take longer than everything else together. Node's own program (95 MB and more) is one of them, so that of the
+ * runtime nothing is looked at: half a minute for each cell would buy one file.
+ */
 const largestBytes = 30 * 2 ** 20;
 
 const corpora = new Map<string, Promise<Corpus>>();
 
-/** The corpus for the engine in a pack's folder; made once per process. Files that this machine does not have are left out. */
+/** What each group has at least; with less, a gate would look at nothing and pass. */
+const fewest: Readonly<Record<string, number>> = { agent: 1, engine: 1, system: 5 };
+
+/** Throws SRP_DEP_GOODWARE. */
+export const checkGroup = (group: string, found: number): void => {
+  const least = fewest[group] ?? 1;
+  if (found >= least) return;
+  const message = `goodware of group "${group}": ${found} files that can be read, expected at least ${least}`;
+  throw new SigrelError('SRP_DEP_GOODWARE', message, { details: { group, found, least } });
+};
+
+/** The corpus for the engine in a pack's folder; made once per process. Files that this machine does not have are left out; throws SRP_DEP_GOODWARE where too few are left. */
 export const goodwareFor = (packDir: string): Promise<Corpus> => {
   const known = corpora.get(packDir);
   if (known) return known;
@@ -48,6 +63,7 @@ const collect = async (packDir: string): Promise<Corpus> => {
   const all = createHash('sha256');
   const files: EngineFile[] = [];
   for (const [group, paths] of groups) {
+    const before = files.length;
     for (const path of paths) {
       const real = await realpath(path).catch(() => null);
       const size = real === null ? null : await stat(real).catch(() => null);
@@ -57,6 +73,7 @@ const collect = async (packDir: string): Promise<Corpus> => {
       files.push({ name, path: real });
       all.update(`${group} ${basename(real)} ${size.size} ${await digestOfFile(real)}\n`);
     }
+    checkGroup(group, files.length - before);
   }
   return { files, digest: all.digest('hex') };
 };

@@ -1,6 +1,6 @@
 /** One engine run: processes of its own, hard limits, no network, ended all together. */
 import { spawn } from 'node:child_process';
-import { closeSync, openSync, readFileSync } from 'node:fs';
+import { closeSync, openSync, readdirSync, readFileSync } from 'node:fs';
 import { SigrelError } from '../../domain/errors.ts';
 import { onPath } from '../servers/processes.ts';
 
@@ -22,6 +22,9 @@ export const defaultLimits: Limits = {
   residentBytes: 3 * 2 ** 30,
   fileBytes: 256 * 2 ** 20,
 };
+
+/** After its end: what it wrote last is read long before. */
+const mostClosingMs = 2_000;
 
 /** An engine has a handful; a fork bomb has as many as it is allowed. */
 const mostProcesses = 64;
@@ -49,12 +52,22 @@ const read = (path: string): string => {
   }
 };
 
-/** The process and what it started, at most `most` of them. */
+const threadsOf = (pid: number): readonly string[] => {
+  try {
+    return readdirSync(`/proc/${pid}/task`);
+  } catch {
+    return [];
+  }
+};
+
+/** The process and what any of its threads started, at most `most` of them. */
 const family = (pid: number, most: number): readonly number[] => {
   const found = [pid];
   for (let at = 0; at < found.length && found.length <= most; at += 1) {
-    const children = read(`/proc/${found[at]}/task/${found[at]}/children`).split(' ');
-    found.push(...children.filter((one) => one !== '').map(Number));
+    for (const thread of threadsOf(found[at] ?? 0)) {
+      const children = read(`/proc/${found[at]}/task/${thread}/children`).split(' ');
+      found.push(...children.filter((one) => one !== '').map(Number));
+    }
   }
   return found;
 };
@@ -64,6 +77,15 @@ const residentPeak = (pid: number): number =>
   Number(/^VmHWM:\s+(\d+) kB$/m.exec(read(`/proc/${pid}/status`))?.[1] ?? 0) * 1024;
 
 let wrapping: Promise<readonly string[]> | undefined;
+
+export type Isolation = { readonly processes: boolean; readonly network: boolean; readonly limits: boolean };
+
+/** What this machine and user allow: processes and network of its own for each run, and limits that the kernel keeps. */
+export const isolation = async (): Promise<Isolation> => {
+  wrapping ??= findWrapping();
+  const flags = await wrapping;
+  return { processes: flags.includes('--pid'), network: flags.includes('--net'), limits: hasPrlimit() };
+};
 
 /**
  * Runs the command to its end; nothing of it is left when this resolves. Rejects only when the command cannot be limited or
@@ -151,15 +173,24 @@ export const runIsolated = async (
         reject(new SigrelError('SRP_DEP_START', `${program} could not be started: ${cause.message}`, { cause })),
       ),
     );
-    // A descendant that outlives the leader would hold the pipes open, and `close` would wait for it.
-    child.on('exit', kill);
-    child.on('close', (code, signal) =>
+    // A descendant that outlives the leader would hold the pipes open, and `close` would wait for it: also one that left the
+    // group, where there is no process namespace to end it with.
+    let closing: NodeJS.Timeout | undefined;
+    child.on('exit', () => {
+      kill();
+      closing = setTimeout(() => {
+        child.stdout?.destroy();
+        child.stderr?.destroy();
+      }, mostClosingMs);
+    });
+    child.on('close', (code, signal) => {
+      clearTimeout(closing);
       settle(() => {
         if (options.signal?.aborted) return reject(options.signal.reason);
         const ended = { exceeded, timedOut, output, peakBytes };
         resolve({ ...ended, ...endOf(code, signal, before.length > 0) });
-      }),
-    );
+      });
+    });
   });
 };
 

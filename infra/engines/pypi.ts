@@ -18,6 +18,9 @@ export const pypiIsHere = (): boolean => {
   return here;
 };
 
+/** Which python3 runs the packs of PyPI; empty: there is none. */
+export const pythonVersion = (): string => spawnSync('python3', ['-VV'], { encoding: 'utf8' }).stdout ?? '';
+
 /**
  * Fetches a version with the machine's own pip and its configuration, and unpacks it into `dir`. `sha256`: of the wheel.
  * Throws SRP_DEP_PYTHON, SRP_DEP_PYPI.

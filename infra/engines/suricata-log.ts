@@ -1,5 +1,6 @@
 /** What Suricata wrote, read: pure functions from its event log and its own log to an outcome. */
 import type { EngineRun } from '../../domain/ports.ts';
+import type { RuleId } from '../../domain/release.ts';
 import type { Ended } from './isolated.ts';
 
 type Completed = Extract<EngineRun, { kind: 'completed' }>;
@@ -49,6 +50,8 @@ export const gradeRun = (run: {
   /** Contents of eve.json and suricata.log. */
   readonly events: string;
   readonly words: string;
+  /** The rules that it was given, by the line of the file. */
+  readonly rules: ReadonlyMap<number, RuleId>;
   readonly captureOf: Attribution;
   readonly wallMs: number;
 }): SuricataRun => {
@@ -82,7 +85,7 @@ export const gradeRun = (run: {
         : [],
     ),
     blockedFlows: blockedFlows(placed),
-    errors: parseErrors(run.words),
+    errors: parseErrors(run.words, run.rules),
     wallMs,
     peakBytes: ended.peakBytes,
   };
@@ -129,10 +132,11 @@ const blockedFlows = (placed: readonly { readonly record: EveRecord; readonly ca
 /**
  * What the engine said about rules it refused, for people. Version 6 writes `[ERRCODE: SC_ERR_...(39)] - words`, later ones
  * `Error: detect: words`. The reason comes first; the next line repeats the rule and names its place. A reason that no
- * refusal follows stands for itself: version 6 drops rules with an unknown event without counting them anywhere.
+ * refusal follows stands for itself: version 6 drops rules with an unknown event without counting them anywhere. Which
+ * rule it is the line tells: the rule itself may hold what looks like another one's id.
  */
-export const parseErrors = (output: string): Completed['errors'] => {
-  const found: { line?: number; ruleId?: number; words: string }[] = [];
+export const parseErrors = (output: string, rules: ReadonlyMap<number, RuleId>): Completed['errors'] => {
+  const found: { line?: number; ruleId?: RuleId; words: string }[] = [];
   let reason: string | null = null;
   const flush = () => {
     if (reason !== null) found.push({ words: reason });
@@ -141,16 +145,17 @@ export const parseErrors = (output: string): Completed['errors'] => {
   for (const raw of output.split('\n')) {
     const words = errorLine.exec(raw)?.[1]?.trim();
     if (words === undefined) continue;
-    const refused = /^error parsing signature "(.*)" from file .* at line (\d+)$/.exec(words);
+    const refused = /^error parsing signature ".*" from file .* at line (\d+)$/.exec(words);
     if (!refused) {
       flush();
       reason = words;
       continue;
     }
-    const ruleId = /\bsid:\s*(\d+)/.exec(refused[1] ?? '')?.[1];
+    const line = Number(refused[1]);
+    const ruleId = rules.get(line);
     found.push({
-      line: Number(refused[2]),
-      ...(ruleId ? { ruleId: Number(ruleId) } : {}),
+      line,
+      ...(ruleId === undefined ? {} : { ruleId }),
       words: reason ?? words,
     });
     reason = null;

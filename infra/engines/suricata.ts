@@ -6,6 +6,7 @@ import { mkdir, mkdtemp, readFile, rm, utimes, writeFile } from 'node:fs/promise
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { captureAddresses } from '../../domain/content/addresses.ts';
+import { parseRules } from '../../domain/content/suricata.ts';
 import type { EngineFile, EngineInput } from '../../domain/ports.ts';
 import { checkNames } from './inputs.ts';
 import { defaultLimits, type Limits, runIsolated } from './isolated.ts';
@@ -52,7 +53,9 @@ export const runSuricata = async (
     );
     const wallMs = Math.round(performance.now() - started);
     const [events, words] = await Promise.all([readWritten(log, 'eve.json'), readWritten(log, 'suricata.log')]);
-    return gradeRun({ ended, events, words, captureOf: attribution(given), wallMs });
+    const parsed = parseRules('content.rules', new TextDecoder().decode(input.rules)).rules;
+    const rules = new Map(parsed.map(({ line, ruleId }) => [line, ruleId]));
+    return gradeRun({ ended, events, words, rules, captureOf: attribution(given), wallMs });
   } finally {
     await rm(dir, { recursive: true, force: true });
   }

@@ -26,7 +26,7 @@ export const runYara: Adapter = (pack, input, { limits, signal }) =>
     const ended = await runIsolated(
       [
         ...engineCommand(pack),
-        // Its own limit is not always honoured; the outer one is, and comes a little later.
+        // Its own limit is not always honoured, and begins with the scan: the outer one, as long, ends it at the latest.
         ...['-S', '-w', '-p', '1', '-a', String(Math.ceil(limits.wallMs / 1_000))],
         ...['--scan-list', rules, list],
       ],
@@ -55,6 +55,7 @@ export const runYara: Adapter = (pack, input, { limits, signal }) =>
       const late = /timed? ?out/i.test(first.words) || wallMs >= limits.wallMs;
       return noResult(late ? 'timeout' : 'exit', first.words, wallMs);
     }
+    if (ended.exit !== 0) return noResult('exit', `exit code ${ended.exit}`, wallMs, ended.output);
     const names = new Map(inputs.map(({ path, name }) => [path, name]));
     const alerts = lines.flatMap((line) => {
       const space = line.indexOf(' ');

@@ -46,7 +46,7 @@ describe.skipIf(!existsSync(data))('each version’s own rules on each engine', 
         ...{ engines: createEngineRunner([pack]), engine: pack.build, language: languageOf('suricata'), signal },
         configuration: { mode: 'ids' },
       } as const;
-      const notLoaded = await findNotLoaded(loading, rules, run);
+      const notLoaded = (await findNotLoaded(loading, rules, run)) ?? [];
       expect([pack.build.version, notLoaded.length, rules.length - run.loaded]).toEqual([
         pack.build.version,
         expected,

@@ -137,6 +137,8 @@ describe('our own reading of ClamAV databases', () => {
     ['ldb', `T;Target:0,Foo;0;${hex}`, '"Foo" is no attribute'],
     ['ldb', logical(hex, '0&&('), 'is no expression'],
     ['ldb', logical(hex, '(0'), 'is no expression'],
+    ['ldb', logical(hex, '_'), 'is no expression'],
+    ['ldb', logical(`${hex};_/evil/`, '0&1'), 'is no trigger'],
     ['ldb', logical(hex, '0&1'), 'goes up to subsignature 1, but the last one is 0'],
     ['ldb', logical(`${hex};`), 'goes up to subsignature 0, but the last one is 1'],
     ['ldb', logical(`${hex}::z`), 'is no subsignature'],

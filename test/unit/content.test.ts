@@ -1,4 +1,4 @@
-import { mkdir, mkdtemp, rm, symlink, truncate, writeFile } from 'node:fs/promises';
+import { cp, mkdir, mkdtemp, rm, symlink, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import fc from 'fast-check';
@@ -52,6 +52,13 @@ describe('a family folder', () => {
       ? ''
       : loaded.findings.map((f) => `${f.file}${f.line ? `:${f.line}` : ''} ${f.message}`).join('\n');
   };
+
+  test('an exception of ClamAV needs no vector: it is never told', async () => {
+    const target = join(dir, 'exception');
+    await cp(join(import.meta.dirname, '..', '..', 'examples', 'families', 'av'), target, { recursive: true });
+    await writeFile(join(target, 'rules', 'known.fp'), '0123456789abcdef0123456789abcdef:28:Known.Good\n');
+    expect(await loadFamily(target)).toMatchObject({ ok: true });
+  });
 
   test('is read whole', async () => {
     const loaded = await loadFamily(await folder({}));
@@ -312,7 +319,9 @@ describe("the engine's words", () => {
     const eight = `Error: detect-parse: unknown rule keyword 'entropy'.
 Error: detect: error parsing signature "${signature}" from file /tmp/x.rules at line 3`;
     for (const output of [six, eight]) {
-      expect(parseErrors(output)).toEqual([{ line: 3, ruleId: 3, words: "unknown rule keyword 'entropy'." }]);
+      expect(parseErrors(output, new Map([[3, 3]]))).toEqual([
+        { line: 3, ruleId: 3, words: "unknown rule keyword 'entropy'." },
+      ]);
     }
   });
 });

@@ -1,9 +1,11 @@
 import { readdirSync, readFileSync } from 'node:fs';
-import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { mkdtemp, readFile, rm, symlink } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { afterAll, beforeAll, expect, test, vi } from 'vitest';
+import { isolationLine } from '../../apps/cli/commands/engines.ts';
 import { defaultLimits, runIsolated } from '../../infra/engines/isolated.ts';
+import { onPath } from '../../infra/servers/processes.ts';
 
 let cwd: string;
 beforeAll(async () => {
@@ -97,7 +99,7 @@ test('an allocation without end is refused by the address space, or ended by wha
   });
   expect(refused.timedOut).toBe(false);
   expect(refused.exit === 0).toBe(false);
-});
+}, 45_000);
 
 test('the largest resident size is told', async () => {
   const { peakBytes } = await runIsolated(
@@ -105,4 +107,41 @@ test('the largest resident size is told', async () => {
     { cwd, limits: { ...defaultLimits, addressSpaceBytes: null } },
   );
   expect(peakBytes).toBeGreaterThan(200 * 2 ** 20);
+});
+
+test('what is started by another thread than the first counts too', async () => {
+  const bomb = `import subprocess, threading
+threading.Thread(target=lambda: [p.wait() for p in [subprocess.Popen(['sleep', '300.5']) for _ in range(70)]]).start()`;
+  const ended = await runIsolated(['python3', '-c', bomb], { cwd, limits: { ...defaultLimits, wallMs: 10_000 } });
+  expect(ended.exceeded).toMatch(/more than 64 processes/);
+  await expect.poll(() => running('300.5')).toEqual([]);
+});
+
+test('without a process namespace, what left the group is not waited for', async () => {
+  const bin = await mkdtemp(join(tmpdir(), 'sigrel-bin-'));
+  for (const name of ['sh', 'setsid', 'sleep']) await symlink(onPath(name) ?? '', join(bin, name));
+  vi.stubEnv('PATH', bin); // neither unshare nor prlimit
+  vi.resetModules();
+  const warned = vi.spyOn(process, 'emitWarning').mockImplementation(() => {});
+  try {
+    const weak = await import('../../infra/engines/isolated.ts');
+    expect(await weak.isolation()).toEqual({ processes: false, network: false, limits: false });
+    const started = performance.now();
+    const options = { cwd, limits: defaultLimits };
+    const ended = await weak.runIsolated(['sh', '-c', 'echo said; setsid sleep 8.6 & sleep 0.3'], options);
+    expect(ended).toMatchObject({ exit: 0, timedOut: false, output: 'said\n' });
+    expect(performance.now() - started).toBeLessThan(6_000);
+    expect(warned).toHaveBeenCalledTimes(2);
+  } finally {
+    vi.unstubAllEnvs();
+    warned.mockRestore();
+    await rm(bin, { recursive: true });
+  }
+}, 15_000);
+
+test('people are told what is hard and what is not', () => {
+  expect(isolationLine({ processes: true, network: true, limits: true })).toBe(
+    'isolation: own processes, no network, hard limits',
+  );
+  expect(isolationLine({ processes: false, network: false, limits: false })).toContain('a limit of time only');
 });

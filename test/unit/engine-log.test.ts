@@ -33,21 +33,37 @@ const refused = [
   { line: 7, ruleId: 13, words: `error parsing signature "${bsize}" from file /tmp/x/r.rules at line 7` },
 ];
 
+/** The rules of the file, by line. */
+const rules = new Map([
+  [3, 9],
+  [4, 1],
+  [7, 13],
+]);
+
 describe("the engine's own log", () => {
   test('version 7: reason, rule and line, also of a rule that contains what looks like a mark', () => {
-    expect(parseErrors(log7)).toEqual(refused);
+    expect(parseErrors(log7, rules)).toEqual(refused);
   });
 
   test('version 6: the same, and the words about a rule that vanished uncounted stand for themselves', () => {
-    expect(parseErrors(log6)).toEqual([
+    expect(parseErrors(log6, rules)).toEqual([
       { words: 'event "request_too_many_headers" not present in http\'s enum map table.' },
       ...refused,
     ]);
   });
 
+  test('which rule it is says the line, not what stands in the rule; a line without a rule of ours names none', () => {
+    const see = 'Error: detect: error parsing signature "alert (msg:"see sid:5;"; sid:7;)" from file r.rules at line';
+    expect(parseErrors(`${see} 2\n${see} 6\n`, new Map([[2, 7]]))).toMatchObject([
+      { line: 2, ruleId: 7 },
+      { line: 6, words: expect.any(String) },
+    ]);
+    expect(parseErrors(`${see} 6\n`, new Map())[0]).not.toHaveProperty('ruleId');
+  });
+
   test('notices and warnings are no errors', () => {
     expect(
-      parseErrors('E\nW: detect-reference: unknown reference key "x"\ni: pcap: read 1 file, Error: none\n'),
+      parseErrors('E\nW: detect-reference: unknown reference key "x"\ni: pcap: read 1 file, Error: none\n', rules),
     ).toEqual([]);
   });
 });
@@ -69,11 +85,18 @@ const byItself: Ended = {
   output: 'one\ntwo\n',
 };
 const grade = (ended: Partial<Ended>, events: string, words = '') =>
-  gradeRun({ ended: { ...byItself, ...ended }, events, words, captureOf: ({ srcIp }) => `of ${srcIp}`, wallMs: 7 });
+  gradeRun({
+    ended: { ...byItself, ...ended },
+    events,
+    words,
+    rules,
+    captureOf: ({ srcIp }) => `of ${srcIp}`,
+    wallMs: 7,
+  });
 
 describe('what a run means', () => {
   test('alerts, one blocked flow per capture and ends, and counters without skips', () => {
-    const run = gradeRun({ ended: byItself, events: ips6, words: '', captureOf: () => 'a', wallMs: 7 });
+    const run = gradeRun({ ended: byItself, events: ips6, words: '', rules, captureOf: () => 'a', wallMs: 7 });
     expect(run).toEqual({
       kind: 'completed',
       loaded: 3,

@@ -48,7 +48,7 @@ const find = async (faults: Parameters<typeof fake>[0]) => {
   } as const;
   const input = { rules: new TextEncoder().encode(rules.map((rule) => `${rule.text}\n`).join('')), inputs: [] };
   const run = (await engines.run(engine, { ...input, mode: 'ids' }, signal)) as Completed;
-  return { found: await findNotLoaded(loading, rules, run), runs: runs() };
+  return { found: (await findNotLoaded(loading, rules, run)) ?? [], runs: runs() };
 };
 
 describe('rules that were not loaded', () => {

@@ -13,6 +13,7 @@ import { type EngineBuild, engineId, type RuleId } from '../../../domain/release
 import { plural } from '../../../domain/timeline.ts';
 import { testDigest } from '../../../infra/content/digests.ts';
 import { loadFamily } from '../../../infra/content/load-family.ts';
+import { type Isolation, isolation } from '../../../infra/engines/isolated.ts';
 import { acquirePacks, type KnownPack, listPacks, type Pack } from '../../../infra/engines/packs.ts';
 import { createEngineRunner } from '../../../infra/engines/runner.ts';
 import { stderrProgress, step } from '../../../infra/servers/progress.ts';
@@ -61,10 +62,11 @@ export const addEngineCommands = (program: Command, global: Global): void => {
     .addHelpText('after', '\nExample:\n  $ sigrel engines list')
     .action(async (options: { json?: boolean }) => {
       const known = await listPacks();
+      const apart = await isolation();
       const list = await Promise.all(
         known.map(async (pack) => ({ ...pack, qualified: await readQualification(pack) })),
       );
-      if (options.json) return outJson({ engines: list.map(({ dir: _dir, ...pack }) => pack) });
+      if (options.json) return outJson({ engines: list.map(({ dir: _dir, ...pack }) => pack), isolation: apart });
       const columns = ['engine', 'source', 'package version', 'digest', 'qualified'].map((name) => ({ name }));
       out(
         table(
@@ -80,6 +82,7 @@ export const addEngineCommands = (program: Command, global: Global): void => {
           ]),
         ),
       );
+      out(isolationLine(apart));
     });
 
   engines
@@ -139,6 +142,17 @@ export const addEngineCommands = (program: Command, global: Global): void => {
       else sayTried(tried);
       if (tried.outcome !== 'completed' || tried.notLoaded.length > 0) global.exitWith(3);
     });
+};
+
+/** For people: what every run has of its own here, and what it has not. */
+export const isolationLine = ({ processes, network, limits: kept }: Isolation): string => {
+  const of = (is: boolean, yes: string, no: string) => (is ? yes : paint('red', no));
+  const parts = [
+    of(processes, 'own processes', 'no process namespace'),
+    of(network, 'no network', "with this machine's network"),
+    of(kept, 'hard limits', 'a limit of time only'),
+  ];
+  return `isolation: ${parts.join(', ')}`;
 };
 
 const verdictOf = ({ passed }: Qualification): string => (passed ? paint('green', 'fit') : paint('red', 'not fit'));
@@ -222,10 +236,11 @@ const tryRules = async (name: string, options: TryOptions): Promise<Tried> => {
   const lines = new TextDecoder().decode(written).split('\n');
   const broken = parsed.findings.map(({ line, message }): NotLoaded => {
     const text = lines[(line ?? 1) - 1] ?? '';
-    return { id: nameOn(language, text) ?? `line ${line}`, words: message };
+    const said = run.errors.find((error) => error.line === line)?.words;
+    return { id: nameOn(language, text) ?? `line ${line}`, words: said ?? message };
   });
   const complete = run.loaded === parsed.rules.length && run.failed === 0;
-  const named = complete ? [] : await findNotLoaded(loading, parsed.rules, run);
+  const named = complete ? [] : ((await findNotLoaded(loading, parsed.rules, run)) ?? []);
   const notLoaded = complete ? [] : [...named, ...broken.filter(({ id }) => !named.some((one) => one.id === id))];
   const refusedWhole = language.allOrNothing && run.loaded === 0 && run.failed > 0;
   return {
