@@ -13,6 +13,7 @@ import type {
   Counts,
   CoverageGap,
   Finding,
+  Requalified,
   Stage,
   StageOutcome,
   TriggeredBy,
@@ -28,6 +29,9 @@ export type RecordActivities = {
    */
   recordEvents(input: { prevHash: string | null; events: readonly NumberedEvent[] }): Promise<{ headHash: string }>;
 };
+
+/** An artefact before it has a place. */
+export type WayBack = Omit<Artefact, 'path'>;
 
 /** Queue `build`. */
 export type BuildActivities = {
@@ -47,6 +51,8 @@ export type BuildActivities = {
         };
         gaps: readonly CoverageGap[];
         excluded: readonly { waiver: Waiver; engine: string; devices: number }[];
+        /** What each engine goes back to: what the fleet runs on it, or for one that is new to the fleet what of that fits it. */
+        waysBack: readonly WayBack[];
       }
     | { ok: false; findings: readonly (Finding & { file?: string; line?: number })[] }
   >;
@@ -71,14 +77,19 @@ export type MatrixActivities = {
     cell: Cell;
     /** SHA-256 of the engine's artefact; null: none was built, it is made from the source. */
     artefact: string | null;
-  }): Promise<{ result: CellResult; firstUse: readonly string[] }>;
-  /** Rules that do different things on different engines, undeclared. `observed`: of each cell that has a result. */
+    /** SHA-256 of what the engine goes back to; null: nothing was ever made for it. */
+    wayBack: string | null;
+  }): Promise<{ result: CellResult; firstUse: readonly string[]; requalified: Requalified | null }>;
+  /**
+   * Rules that do different things on different engines, undeclared: the first of them, and all cells that are the fewer.
+   * `observed`: of each cell that has a result.
+   */
   compareCells(input: {
     releaseId: string;
     family: string;
     sourceDigest: string;
     observed: readonly string[];
-  }): Promise<{ divergences: readonly Divergence[] }>;
+  }): Promise<{ divergences: readonly Divergence[]; different: readonly string[] }>;
   /** What two people let pass for exactly this content, and is in force. */
   readOverrides(input: {
     releaseId: string;
@@ -96,6 +107,7 @@ export type PublishActivities = {
     bundleDigest: string;
     contentVersion: number;
     artefacts: readonly Artefact[];
+    waysBack: readonly WayBack[];
   }): Promise<{
     threshold: number;
     signatures: readonly { keyId: string; signer: string }[];

@@ -1,10 +1,12 @@
 /** The matrix: cells come from the fleet's own inventory, and each is tested by its engine in processes of its own. */
+
 import type { Family } from '../domain/content/family.ts';
 import type { Rule } from '../domain/content/rules.ts';
-import { findDivergences, type Observation } from '../domain/matrix/divergence.ts';
+import { goodContent } from '../domain/director.ts';
+import { differentCells, findDivergences, type Observation } from '../domain/matrix/divergence.ts';
 import { cellsFor } from '../domain/matrix/plan.ts';
 import { type MatrixTools, runCell } from '../domain/matrix/run-cell.ts';
-import type { DirectorStore } from '../domain/ports.ts';
+import type { DirectorStore, ReleaseHistory } from '../domain/ports.ts';
 import { type EngineBuild, engineId } from '../domain/release.ts';
 import { isInForce } from '../domain/waiver.ts';
 import { fitting } from './build.ts';
@@ -15,6 +17,7 @@ export type MatrixPorts = SourcePorts &
   FleetPorts & {
     readonly tools: MatrixTools;
     readonly director: DirectorStore;
+    readonly history: ReleaseHistory;
     readonly heartbeat: (details: unknown) => void;
     readonly cancelled: () => AbortSignal;
   };
@@ -30,19 +33,20 @@ export const createMatrixActivities = (ports: MatrixPorts): MatrixActivities => 
     return { cells: cellsFor(engines, family.configurations, devices), fleetDevices };
   },
 
-  runMatrixCell: async ({ releaseId, sourceDigest, cell, artefact }) => {
+  runMatrixCell: async ({ releaseId, sourceDigest, cell, artefact, wayBack }) => {
     const family = await openFamily(ports, sourceDigest);
     const beat = setInterval(() => ports.heartbeat(cell.cellId), heartbeatEveryMs);
     try {
       const content = {
         ...{ family, cell, from: releaseId },
         rules: await rulesOf(ports, family, cell.engine, artefact),
-        previous: await steadyOn(ports, family, cell.engine),
+        previous: wayBack === null ? null : await rulesAt(ports, family, wayBack),
+        shipped: await shippedTo(ports, family, cell.engine),
       };
       const tested = await runCell(ports.tools, content, ports.cancelled());
-      const { result, firstUse, observation, notLoaded } = tested;
-      const details = new TextEncoder().encode(JSON.stringify({ observation, notLoaded }));
-      return { result: { ...result, observed: await ports.blobs.put(details) }, firstUse };
+      const { result, firstUse, requalified, observation, notLoaded, faults } = tested;
+      const details = new TextEncoder().encode(JSON.stringify({ observation, notLoaded, faults }));
+      return { result: { ...result, observed: await ports.blobs.put(details) }, firstUse, requalified };
     } finally {
       clearInterval(beat);
     }
@@ -57,7 +61,8 @@ export const createMatrixActivities = (ports: MatrixPorts): MatrixActivities => 
       );
       if (observation) observations.push(observation);
     }
-    return { divergences: findDivergences(observations, family.differences).slice(0, divergencesLimit) };
+    const divergences = findDivergences(observations, family.differences);
+    return { divergences: divergences.slice(0, divergencesLimit), different: differentCells(divergences) };
   },
 
   readOverrides: async ({ family, sourceDigest }) => {
@@ -75,14 +80,24 @@ const rulesOf = async (
   artefact: string | null,
 ): Promise<readonly Rule[]> => {
   if (artefact === null) return (await fitting({ ...ports, engines: ports.tools.engines }, engine, family)).rules;
-  const { rules } = family.language.parseArtefact(await ports.blobs.get(artefact));
+  const rules = await rulesAt(ports, family, artefact);
   const source = new Map(family.rules.map((rule) => [rule.ruleId, rule]));
   return rules.map((rule) => source.get(rule.ruleId) ?? rule);
 };
 
-/** What the fleet runs on the engine now; null: nothing. */
-const steadyOn = async (ports: MatrixPorts, family: Family, engine: EngineBuild): Promise<readonly Rule[] | null> => {
-  const { document } = await ports.director.read(family.name);
-  const artefact = document.steady.artefacts.find((one) => one.engine === engineId(engine));
-  return artefact ? family.language.parseArtefact(await ports.blobs.get(artefact.sha256)).rules : null;
+const rulesAt = async (ports: MatrixPorts, family: Family, digest: string): Promise<readonly Rule[]> =>
+  family.language.parseArtefact(await ports.blobs.get(digest)).rules;
+
+/**
+ * Features of what the fleet runs on the engine now and of every release that it took before: none when the engine is new to
+ * the fleet, whatever it would go back to.
+ */
+const shippedTo = async (ports: MatrixPorts, family: Family, engine: EngineBuild): Promise<readonly string[]> => {
+  const id = engineId(engine);
+  const { artefacts } = goodContent((await ports.director.read(family.name)).document);
+  const own = artefacts.find((one) => one.engine === id);
+  if (!own) return [];
+  const current = (await rulesAt(ports, family, own.sha256)).flatMap(({ features }) => features);
+  const before = await ports.history.firstUses(family.name);
+  return [...current, ...before.filter((one) => one.engine === id).flatMap(({ features }) => features)];
 };

@@ -28,6 +28,10 @@ export type DirectorDocument = {
 export const openRelease = ({ mode, rollout }: DirectorDocument): string | null =>
   mode === 'rolling' || mode === 'frozen' ? (rollout?.content.releaseId ?? null) : null;
 
+/** What the fleet is on or goes back to. After a halt it is the rollback, with the bytes of the steady content before. */
+export const goodContent = ({ rollback, steady }: Pick<DirectorDocument, 'rollback' | 'steady'>): Content =>
+  rollback ?? steady;
+
 /** Expiry of documents that grant nothing new: a device that comes back after a weekend still verifies them. */
 export const steadyExpiryMs = 7 * 24 * 3_600_000;
 

@@ -4,7 +4,7 @@
  */
 
 import type { StagePolicy } from './policy.ts';
-import type { SegmentKey, Stage } from './release.ts';
+import { type EngineId, engineOf, type SegmentKey, type Stage } from './release.ts';
 
 export const bucketSpace = 2 ** 32;
 
@@ -44,6 +44,22 @@ export const planStages = (
     return { name: stage.name, thresholds, devices };
   });
 };
+
+/**
+ * Thresholds of a stage for these engines. Devices of any other engine keep what the last stage gave them: what was offered is
+ * not taken back, and nothing is added.
+ */
+export const thresholdsFor = (
+  granted: Readonly<Record<SegmentKey, number>>,
+  stage: Pick<Stage, 'thresholds'>,
+  engines: readonly EngineId[],
+): Readonly<Record<SegmentKey, number>> =>
+  Object.fromEntries(
+    Object.entries(stage.thresholds).map(([segment, threshold]) => [
+      segment,
+      engines.includes(engineOf(segment)) ? threshold : (granted[segment] ?? 0),
+    ]),
+  );
 
 const stageThreshold = (stage: StagePolicy, sorted: readonly number[]): number => {
   if (stage.kind === 'all') return bucketSpace;

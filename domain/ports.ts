@@ -1,6 +1,7 @@
 /** What the core needs from the world. Adapters stand in infra/, each with an in-memory twin under one contract suite. */
 import type { DirectorDocument } from './director.ts';
 import type { Artefact, Content, EngineBuild, FailMode, Mode, RuleId, Waiver } from './release.ts';
+import type { ReleaseState } from './release-state.ts';
 import type { JudgeStatus } from './stage-rule.ts';
 import type { ControlRecord, DeviceReport } from './telemetry.ts';
 
@@ -62,6 +63,8 @@ export type EngineRun =
         readonly ruleId: RuleId;
         readonly action: 'allowed' | 'blocked';
       }[];
+      /** Traffic of which packets were dropped, whether or not a rule alerted: `drop` with `noalert`, or the engine by itself. */
+      readonly blockedFlows?: readonly BlockedFlow[];
       /** What the engine said about rules it refused: for people, never for the verdict. */
       readonly errors: readonly {
         readonly file?: string;
@@ -79,6 +82,19 @@ export type EngineRun =
       readonly words: string;
       readonly wallMs: number;
     };
+
+/** Addresses and ports as in the flow's first dropped packet, null where there is no port. */
+export type BlockedFlow = {
+  /** Name of the input. */
+  readonly capture: string;
+  /** null: no rule is named, the engine dropped it by itself. */
+  readonly ruleId: RuleId | null;
+  readonly protocol: string;
+  readonly srcIp: string;
+  readonly srcPort: number | null;
+  readonly destIp: string;
+  readonly destPort: number | null;
+};
 
 export type EngineInput = {
   /** An artefact: what `artefactBytes` of the content's language makes of rules. */
@@ -118,6 +134,12 @@ export type CellStore<Result> = {
 export type Waivers = {
   /** Those of a family, granted or waiting for a second person, whatever their expiry. */
   list(family: string): Promise<readonly Waiver[]>;
+};
+
+/** What the log of releases says of those that ended. */
+export type ReleaseHistory = {
+  /** Features that engines got for the first time, by every completed release of a family. */
+  firstUses(family: string): Promise<ReleaseState['firstUse']>;
 };
 
 /** What the judge has found so far, read by the activities and the lease. */

@@ -82,6 +82,8 @@ export type ReleaseState = {
     readonly startedAt: string;
     /** Open stage; -1 before the first one opens. */
     readonly stage: number;
+    /** What the open stage grants; none before the first one opens. */
+    readonly thresholds: Stage['thresholds'];
     readonly openedAt: string | null;
     readonly passed: number;
     /** A person cleared the HOLD of this release; HALT stays armed. */
@@ -188,6 +190,8 @@ const change = (
       return { excluded: [...state.excluded, event.data] };
     case 'FirstUseRecorded':
       return { firstUse: event.data.engines };
+    case 'EnginesRequalified':
+      return {};
     case 'MatrixReopened':
       return state.matrix
         ? { matrix: { ...state.matrix, cells: withCells(state.matrix.cells, event.data.cells) } }
@@ -223,6 +227,7 @@ const change = (
           ...event.data,
           startedAt: event.occurredAt,
           stage: -1,
+          thresholds: {},
           openedAt: null,
           passed: 0,
           holdCleared: false,
@@ -232,7 +237,10 @@ const change = (
       return state.rollout
         ? {
             phase: 'rolling',
-            rollout: { ...state.rollout, stage: event.data.stage, openedAt: event.occurredAt },
+            rollout: {
+              ...state.rollout,
+              ...{ stage: event.data.stage, thresholds: event.data.thresholds, openedAt: event.occurredAt },
+            },
           }
         : {};
     case 'StageEvidenceRecorded':

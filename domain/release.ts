@@ -44,6 +44,9 @@ export const engineId = (build: EngineBuild): EngineId => `${build.name}-${build
 /** One key per segment; `/` cannot occur in either part. */
 export const segmentKey = (engine: EngineId, failMode: FailMode): SegmentKey => `${engine}/${failMode}`;
 
+/** The engine of a segment's devices. */
+export const engineOf = (segment: SegmentKey): EngineId => segment.slice(0, segment.lastIndexOf('/'));
+
 /** Where an artefact is and what it must be, as both the content role and the director name it. */
 export type Artefact = {
   readonly engine: EngineId;
@@ -77,8 +80,8 @@ export type Finding = {
 
 export type GateResult = {
   /**
-   * controls | result | rules-loaded | must-match | must-not-match | goodware | traffic-smoke | restart | revert |
-   * budget-load | budget-scan | budget-memory | first-use
+   * controls | result | coverage | rules-loaded | must-match | must-not-match | goodware | traffic-smoke | restart | revert |
+   * budget-load | budget-scan | budget-vector | budget-memory | first-use
    */
   readonly gate: string;
   readonly verdict: 'pass' | 'fail' | 'void' | 'error';
@@ -106,6 +109,9 @@ export type Cell = {
   readonly devices: number;
 };
 
+/** The name of a cell's configuration. */
+export const configurationOf = ({ cellId }: Pick<Cell, 'cellId'>): string => cellId.slice(cellId.indexOf('/') + 1);
+
 export type CellResult = {
   readonly cellId: string;
   readonly verdict: 'pass' | 'fail' | 'void' | 'error';
@@ -119,6 +125,17 @@ export type CellResult = {
   readonly reused?: { readonly from: string; readonly at: string };
   /** SHA-256 of what the engine did in detail, in the store. */
   readonly observed?: string;
+};
+
+/** An engine build that told good from bad, as nobody had seen it do before with this code that runs and grades engines. */
+export type Requalified = {
+  readonly engine: EngineId;
+  readonly packageVersion: string;
+  readonly digest: string;
+  /** SHA-256 of the code that runs and grades engines. */
+  readonly runner: string;
+  /** What the controls came to. */
+  readonly controls: string;
 };
 
 /** What an engine's artefact goes without, since it does not load there. */
@@ -138,6 +155,8 @@ export type Waiver = {
   readonly kind: 'exclude' | 'override';
   /** Engine id or cell id. */
   readonly target: string;
+  /** The gates that an override lets pass: those that had failed. An exclusion has none. */
+  readonly gates?: readonly string[];
   /** The content that an override is for; null for an exclusion. */
   readonly sourceDigest: string | null;
   readonly reason: string;

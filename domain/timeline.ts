@@ -123,6 +123,10 @@ const wordsOf = (event: NumberedEvent): string => {
     }
     case 'FirstUseRecorded':
       return event.data.engines.map(({ engine, features }) => `${engine}: ${features.join(', ')}`).join('; ');
+    case 'EnginesRequalified':
+      return event.data.engines
+        .map(({ engine, packageVersion, controls }) => `${engine} (${packageVersion}): ${controls}`)
+        .join('; ');
     case 'ApprovalRequested':
       return `${plural(event.data.needed, 'approval')} needed`;
     case 'ApprovalGranted': {

@@ -68,14 +68,21 @@ export const decideWaiver = (
         `cell ${target} was not tested and cannot be overridden: exclude its engine instead`,
       );
   }
+  const failing = context.result?.gates.filter(({ verdict }) => verdict !== 'pass') ?? [];
+  const gates = kind === 'override' ? { gates: failing.map(({ gate }) => gate) } : {};
   const open = known.find((waiver) => isAbout(waiver, request) && Date.parse(waiver.expiresAt) > context.now);
   if (!open) {
     const { family, sourceDigest } = request;
-    const waiver = { waiverId: context.waiverId, family, kind, target, sourceDigest, reason, expiresAt, by: [by] };
+    const { waiverId } = context;
+    const waiver = { waiverId, family, kind, target, ...gates, sourceDigest, reason, expiresAt, by: [by] };
     return { ok: true, waiver, granted: false };
   }
   if (open.by.length >= 2) return refuse('SRP_RULE_WAIVER', `${what} is in force already, until ${open.expiresAt}`);
   if (open.by.includes(by))
     return refuse('SRP_RULE_FOUR_EYES', `${by} proposed ${what}: somebody else has to grant it`);
-  return { ok: true, waiver: { ...open, by: [...open.by, by] }, granted: true };
+  // What both stand behind: the earlier end, and the reasons of both.
+  const [end] = [open.expiresAt, expiresAt].sort((a, b) => Date.parse(a) - Date.parse(b));
+  const reasons = open.reason === reason ? reason : `${open.reason}; ${reason}`;
+  const both = { ...open, reason: reasons, expiresAt: end ?? expiresAt };
+  return { ok: true, waiver: { ...both, by: [...open.by, by] }, granted: true };
 };

@@ -13,6 +13,7 @@ import type {
   Counts,
   CoverageGap,
   Finding,
+  Requalified,
   Stage,
   StageEvidence,
   TriggeredBy,
@@ -65,6 +66,8 @@ export type ReleaseEvents = {
   CellOverridden: { readonly waiver: Waiver; readonly cellId: string; readonly gates: readonly string[] };
   /** Features that some engine of the field never got before: the stages of this release last longer. */
   FirstUseRecorded: { readonly engines: readonly { readonly engine: string; readonly features: readonly string[] }[] };
+  /** The first controls that an engine build passed with this code that runs and grades engines (requirement R10). */
+  EnginesRequalified: { readonly engines: readonly Requalified[] };
   MatrixVoided: { readonly cells: readonly string[]; readonly reason: string };
   MatrixPassed: { readonly cells: number; readonly wallMs: number };
   MatrixFailed: { readonly failed: readonly string[]; readonly wallMs: number };

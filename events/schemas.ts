@@ -90,6 +90,7 @@ const waiver = z.strictObject({
   reason: text,
   expiresAt: text,
   by: z.array(text),
+  gates: z.array(text).exactOptional(),
 });
 const divergence = z.strictObject({
   rule: scalar,
@@ -166,6 +167,11 @@ export const dataSchemas = {
   CellOverridden: z.strictObject({ waiver, cellId: text, gates: z.array(text) }),
   FirstUseRecorded: z.strictObject({
     engines: z.array(z.strictObject({ engine: text, features: z.array(text) })),
+  }),
+  EnginesRequalified: z.strictObject({
+    engines: z.array(
+      z.strictObject({ engine: text, packageVersion: text, digest: sha256, runner: text, controls: text }),
+    ),
   }),
   MatrixVoided: z.strictObject({ cells: z.array(text), reason: text }),
   MatrixPassed: z.strictObject({ cells: count, wallMs: z.number() }),

@@ -17,6 +17,7 @@ import { createEvidenceReader } from '../infra/postgres/evidence.ts';
 import { createInventory } from '../infra/postgres/inventory.ts';
 import { migrate } from '../infra/postgres/migrate.ts';
 import { createPool } from '../infra/postgres/pool.ts';
+import { createReleaseHistory } from '../infra/postgres/releases.ts';
 import { createWaivers } from '../infra/postgres/waivers.ts';
 import { createWatches } from '../infra/postgres/watches.ts';
 import type { Progress } from '../infra/servers/progress.ts';
@@ -155,7 +156,12 @@ export const startServices = async (options: {
       const ports = {
         ...{ blobs, evidence, watches, director, inventory, telemetry: telemetryLog('worker') },
         log: createKafkaEventLog({ kafka: kafka('worker'), producer, topicPrefix }),
-        ...{ catalogue: engines, waivers, tools: createMatrixTools(engines, join(storeDir, 'cells')) },
+        ...{
+          catalogue: engines,
+          waivers,
+          history: createReleaseHistory(pool),
+          tools: createMatrixTools(engines, join(storeDir, 'cells')),
+        },
       };
       const log = logOf('worker');
       const slots = Math.max(1, availableParallelism());
@@ -167,7 +173,17 @@ export const startServices = async (options: {
       failed = worker.failed;
     }
     if (wanted.has('api') && temporal) {
-      const ports = { temporal, pool, blobs, director, evidence, inventory, catalogue: engines, now: Date.now };
+      const ports = {
+        temporal,
+        pool,
+        blobs,
+        director,
+        evidence,
+        inventory,
+        catalogue: engines,
+        engines,
+        now: Date.now,
+      };
       const temporalUi = servers.temporalUi === null ? null : { url: servers.temporalUi, namespace };
       urls.api = until(await startApi({ ports, port: config.apiPort, log: logOf('api'), temporalUi })).url;
     }

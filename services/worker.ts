@@ -23,6 +23,7 @@ import type {
   EventLog,
   EvidenceReader,
   Inventory,
+  ReleaseHistory,
   TelemetryLog,
   Waivers,
   Watches,
@@ -40,6 +41,7 @@ export type WorkerPorts = {
   readonly inventory: Inventory;
   readonly catalogue: EngineCatalogue;
   readonly waivers: Waivers;
+  readonly history: ReleaseHistory;
   readonly tools: MatrixTools;
   readonly evidence: EvidenceReader;
   readonly watches: Watches;

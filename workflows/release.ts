@@ -14,63 +14,28 @@ import {
   ContinueAsNew,
   condition,
   continueAsNew,
-  executeChild,
   isCancellation,
-  ParentClosePolicy,
   rootCause,
   setHandler,
-  workflowInfo,
 } from '@temporalio/workflow';
 import { type Command, decide } from '../domain/decide.ts';
+import { thresholdsFor } from '../domain/exposure.ts';
 import { bakeLonger, type RolloutPolicy } from '../domain/policy.ts';
-import type { CellResult, StageOutcome, TriggeredBy, Verdict } from '../domain/release.ts';
+import type { EngineId, StageOutcome, TriggeredBy, Verdict } from '../domain/release.ts';
 import { isExposed, isTerminal, type ReleaseState } from '../domain/release-state.ts';
 import type { Actor, ReleaseEvent } from '../events/catalogue.ts';
-import { build, insist, planning, publish, rollout, stopping, watching } from './activities.ts';
-import type { MatrixInput, MatrixOutcome } from './matrix.ts';
+import { build, insist, publish, rollout, stopping, watching } from './activities.ts';
 import * as messages from './messages.ts';
-import { queues } from './queues.ts';
+import { checkFleet, judgeMatrix, noteCell, notePlan, runMatrix, waysBackOf } from './qualify.ts';
 import { byWorkflow, createRecorder, type Recorded, type Recorder } from './recorder.ts';
+import { fail, type ReleaseInput, type Run } from './run.ts';
 import { createDisplay } from './show.ts';
-
-export type ReleaseInput = {
-  readonly releaseId: string;
-  readonly family: string;
-  readonly requestedBy: string;
-  readonly note: string;
-  /** SHA-256 of the source bundle in the blob store. */
-  readonly sourceDigest: string;
-  readonly policy: RolloutPolicy;
-  readonly policyDigest: string;
-  /** What the run before has recorded; null at the start. */
-  readonly carried: Recorded | null;
-};
 
 export type ReleaseOutcome = {
   readonly releaseId: string;
   readonly phase: string;
   readonly reasonCode: string;
   readonly reason: string;
-};
-
-/** Everything a part of the workflow needs; one per run. */
-type Run = {
-  readonly input: ReleaseInput;
-  readonly recorder: Recorder;
-  readonly state: () => ReleaseState;
-  /** Grows whenever somebody asks for attention. */
-  readonly attention: () => number;
-  /** Runs `work` until it ends or until somebody asks for attention (since `seen`, or now); then `work` is cancelled. */
-  readonly unlessInterrupted: <T>(
-    work: () => Promise<T>,
-    seen?: number,
-  ) => Promise<{ done: true; value: T } | { done: false }>;
-  readonly promotion: () => messages.PersonRequest | null;
-  readonly clearPromotion: () => void;
-  /** A freeze took effect: whoever asked for it may be told. */
-  readonly noteFrozen: (directorVersion: number) => void;
-  /** From now on the content becomes the steady one: a stop would come too late to be one, and is refused. */
-  readonly close: () => void;
 };
 
 export async function releaseWorkflow(input: ReleaseInput): Promise<ReleaseOutcome> {
@@ -114,20 +79,20 @@ const prepare = async (run: Run): Promise<void> => {
     emit({ type: 'BuildFailed', data: { findings: built.findings } });
     return fail(run, 'build-failed', `the content has ${built.findings.length} findings`);
   }
-  const { bundle, gaps, excluded } = built;
+  const { bundle, gaps, excluded, waysBack } = built;
   emit(
     { type: 'BuildSucceeded', data: bundle },
     ...gaps.map((gap): ReleaseEvent => ({ type: 'CoverageGapRecorded', data: gap })),
     ...excluded.map((one): ReleaseEvent => ({ type: 'CellExcluded', data: one })),
   );
 
-  const matrix = await untilCancelled(run, () => runMatrix(run));
+  const matrix = await untilCancelled(run, () => runMatrix(run, waysBackOf(waysBack)));
   if (matrix === null || ended()) return;
   if (!(await untilCancelled(run, () => judgeMatrix(run, matrix)))) return;
 
   const { contentVersion, artefacts, bundleDigest } = bundle;
   const signed = await untilCancelled(run, () =>
-    publish.signRelease({ releaseId, family, bundleDigest, contentVersion, artefacts }),
+    publish.signRelease({ releaseId, family, bundleDigest, contentVersion, artefacts, waysBack }),
   );
   if (signed === null) return;
   const { signatures, threshold, release: content, rollback, previous } = signed;
@@ -160,134 +125,6 @@ const untilCancelled = async <T>(run: Run, work: () => Promise<T>): Promise<T | 
     const result = await run.unlessInterrupted(work);
     if (result.done) return isTerminal(run.state()) ? null : result.value;
   }
-};
-
-/** Tests every cell that has no result yet. */
-const runMatrix = async (run: Run, known: readonly CellResult[] = []): Promise<MatrixOutcome> => {
-  const { releaseId, family, sourceDigest } = run.input;
-  const { build: built, matrix } = run.state();
-  const artefacts = Object.fromEntries((built?.artefacts ?? []).map(({ engine, sha256 }) => [engine, sha256]));
-  // A matrix that was opened again is a workflow of its own, named by how many cells there were before.
-  const again = known.length === 0 ? '' : `/${matrix?.results.length ?? 0}-${run.state().seq}`;
-  const outcome = await executeChild<(input: MatrixInput) => Promise<MatrixOutcome>>('matrixWorkflow', {
-    workflowId: `matrix/${releaseId}${again}`,
-    taskQueue: queues.release,
-    args: [
-      {
-        ...{ releaseId, family, sourceDigest, reportTo: workflowInfo().workflowId, artefacts },
-        known: known.map(({ cellId, observed }) => ({ cellId, observed: observed ?? null })),
-      },
-    ],
-    parentClosePolicy: ParentClosePolicy.TERMINATE,
-    staticSummary: `engine matrix of ${releaseId}`,
-  });
-  // Progress signals are a convenience of the view; the outcome is what counts, and completes what they did not bring.
-  notePlan(run.recorder, outcome);
-  for (const result of outcome.results) noteCell(run.recorder, result);
-  return outcome;
-};
-
-/** What the results come to; false when the release ended by it. */
-const judgeMatrix = async (run: Run, matrix: MatrixOutcome): Promise<boolean> => {
-  const emit = (...events: ReleaseEvent[]) => run.recorder.emit(byWorkflow, ...events);
-  const voided = matrix.results.filter((result) => result.verdict === 'void').map((result) => result.cellId);
-  if (matrix.cells.length === 0 || voided.length > 0) {
-    const reason =
-      matrix.cells.length === 0 ? 'no device is enrolled: there is no cell to test' : 'a control came out wrong';
-    emit({ type: 'MatrixVoided', data: { cells: voided, reason } });
-    fail(run, 'matrix-void', reason);
-    return false;
-  }
-  const { divergences } = matrix;
-  if (divergences.length > 0) emit({ type: 'DivergenceFound', data: { divergences } });
-  const failed = await redCells(run, matrix);
-  if (failed.length > 0) {
-    emit({ type: 'MatrixFailed', data: { failed, wallMs: matrix.wallMs } });
-    fail(run, 'matrix-failed', `${failed.length} of ${matrix.cells.length} cells did not pass`);
-    return false;
-  }
-  if (matrix.firstUse.length > 0) emit({ type: 'FirstUseRecorded', data: { engines: matrix.firstUse } });
-  emit({ type: 'MatrixPassed', data: { cells: matrix.cells.length, wallMs: matrix.wallMs } });
-  return true;
-};
-
-/** Cells that differ from the others. Who is right is not known: the fewer are named. */
-const differentCells = (divergences: MatrixOutcome['divergences']): readonly string[] =>
-  divergences.flatMap(({ alerting, silent }) => (alerting.length < silent.length ? alerting : silent));
-
-/**
- * Cells that did not pass, less what two people let pass, and cells that differ from the others without anybody having
- * declared it: such a difference is declared in the content, and nobody lets it pass from outside.
- */
-const redCells = async (
-  run: Run,
-  matrix: Pick<MatrixOutcome, 'results' | 'divergences'>,
-): Promise<readonly string[]> => {
-  const { releaseId, family, sourceDigest } = run.input;
-  const different = differentCells(matrix.divergences);
-  const red = matrix.results.filter((result) => result.verdict !== 'pass');
-  if (red.length === 0) return [...new Set(different)];
-  const { overrides } = await planning.readOverrides({ releaseId, family, sourceDigest });
-  const known = run.state().matrix?.overridden ?? [];
-  const open = red.filter(({ cellId, verdict, gates }) => {
-    const waiver = verdict === 'fail' ? overrides.find(({ target }) => target === cellId) : undefined;
-    if (!waiver) return true;
-    if (!known.some(({ target }) => target === cellId)) {
-      const failing = gates.filter((one) => one.verdict !== 'pass').map(({ gate }) => gate);
-      run.recorder.emit(byWorkflow, { type: 'CellOverridden', data: { waiver, cellId, gates: failing } });
-    }
-    return false;
-  });
-  return [...new Set([...open.map(({ cellId }) => cellId), ...different])];
-};
-
-/**
- * Whether every engine that the field has now was tested: a device that enrolled meanwhile with another one opens the
- * matrix again. Resolves with what is wrong, or null.
- */
-const untestedFleet = async (run: Run): Promise<string | null> => {
-  const { releaseId, family, sourceDigest } = run.input;
-  const { cells } = await planning.planMatrix({ releaseId, family, sourceDigest });
-  const results = () => run.state().matrix?.results ?? [];
-  const current = (cellId: string) => cells.some((cell) => cell.cellId === cellId);
-  // A cell without a result is tried again: its engine may be here by now.
-  const known = results().filter((result) => result.verdict === 'pass' || result.verdict === 'fail');
-  const fresh = cells.filter(({ cellId }) => !known.some((result) => result.cellId === cellId));
-  if (fresh.length > 0) {
-    run.recorder.emit(byWorkflow, { type: 'MatrixReopened', data: { cells: fresh } });
-    const { divergences } = await runMatrix(run, known);
-    if (divergences.length > 0) run.recorder.emit(byWorkflow, { type: 'DivergenceFound', data: { divergences } });
-  }
-  const found = {
-    results: results().filter(({ cellId }) => current(cellId)),
-    divergences: (run.state().matrix?.divergences ?? []).filter((one) => differentCells([one]).some(current)),
-  };
-  const untried = cells.filter(({ cellId }) => !found.results.some((result) => result.cellId === cellId));
-  const bad = [...(await redCells(run, found)), ...untried.map(({ cellId }) => cellId)];
-  return bad.length === 0 ? null : `devices run ${bad.join(', ')}, which did not pass the matrix`;
-};
-
-const notePlan = (recorder: Recorder, plan: Pick<MatrixOutcome, 'cells' | 'fleetDevices'>): void => {
-  const state = recorder.state();
-  if (state === null || state.matrix !== null || isTerminal(state)) return;
-  recorder.emit(byWorkflow, {
-    type: 'MatrixPlanned',
-    data: { cells: plan.cells, fleetDevices: plan.fleetDevices },
-  });
-};
-
-const noteCell = (recorder: Recorder, result: CellResult): void => {
-  const state = recorder.state();
-  if (!state?.matrix || isTerminal(state)) return;
-  const before = state.matrix.results.find((known) => known.cellId === result.cellId);
-  if (before && before.verdict === result.verdict) return;
-  const types = {
-    pass: 'MatrixCellPassed',
-    fail: 'MatrixCellFailed',
-    void: 'MatrixCellFailed',
-    error: 'MatrixCellErrored',
-  } as const;
-  recorder.emit(byWorkflow, { type: types[result.verdict], data: { result } });
 };
 
 // ---- stages
@@ -348,15 +185,17 @@ const runStage = async (run: Run, index: number): Promise<'passed' | 'halt'> => 
       continue;
     }
     if (!granted) {
-      const checked = await run.unlessInterrupted(() => untestedFleet(run), seen);
+      const checked = await run.unlessInterrupted(() => checkFleet(run), seen);
       if (!checked.done) continue;
-      if (checked.value !== null) {
+      const { engines, problem } = checked.value;
+      if (problem !== null) {
         const decision = { triggeredBy: 'workflow', by: 'release', reasonCode: untested } as const;
         const stage = { stage: index, name: stageName(run, index), verdict: null };
-        run.recorder.emit(byWorkflow, { type: 'StageHeld', data: { ...decision, reason: checked.value, ...stage } });
+        run.recorder.emit(byWorkflow, { type: 'StageHeld', data: { ...decision, reason: problem, ...stage } });
         continue;
       }
-      granted = (await run.unlessInterrupted(() => openStage(run, index))).done;
+      granted = (await run.unlessInterrupted(() => openStage(run, index, engines))).done;
+      if (granted) run.noteFielded(engines);
       continue;
     }
     if (passed) {
@@ -388,14 +227,17 @@ const untested = 'engine-untested';
 const holdCleared = (run: Run): boolean => run.state().rollout?.holdCleared ?? false;
 const stageName = (run: Run, index: number): string => run.state().rollout?.stages[index]?.name ?? String(index);
 
-const openStage = async (run: Run, index: number): Promise<void> => {
+/** `engines`: those of the field now. Devices of one that was excluded meanwhile stay as they are: nobody newly takes the release. */
+const openStage = async (run: Run, index: number, engines: readonly EngineId[]): Promise<void> => {
   const { releaseId, family, policy } = run.input;
   const { rollout: plan, manifest } = run.state();
   const stage = plan?.stages[index];
   if (!plan || !stage || !manifest) throw ApplicationFailure.nonRetryable(`no plan for stage ${index}`, 'SRP_BUG_PLAN');
-  const { thresholds, name } = stage;
-  if (plan.stage < index)
-    run.recorder.emit(byWorkflow, { type: 'StageOpened', data: { stage: index, name, thresholds } });
+  const { name } = stage;
+  // What is open already was granted as recorded: it is asked for again, and not decided again.
+  const opened = plan.stage >= index;
+  const thresholds = opened ? plan.thresholds : thresholdsFor(plan.thresholds, stage, engines);
+  if (!opened) run.recorder.emit(byWorkflow, { type: 'StageOpened', data: { stage: index, name, thresholds } });
   await run.recorder.flush();
   await rollout.openStage.executeWithOptions({ summary: `grant stage ${name}` }, [
     {
@@ -463,8 +305,11 @@ const noteOutcome = (run: Run, index: number, outcome: StageOutcome): boolean =>
 
 const complete = async (run: Run): Promise<void> => {
   const { releaseId, family } = run.input;
-  const content = run.state().manifest?.release;
-  if (!content) throw ApplicationFailure.nonRetryable('no signed content', 'SRP_BUG_MANIFEST');
+  const signed = run.state().manifest?.release;
+  if (!signed) throw ApplicationFailure.nonRetryable('no signed content', 'SRP_BUG_MANIFEST');
+  // Steady content goes to every device of the engines that it has something for.
+  const artefacts = signed.artefacts.filter(({ engine }) => run.fielded()?.includes(engine) ?? true);
+  const content = { ...signed, artefacts };
   run.close();
   const { counts } = await CancellationScope.nonCancellable(() =>
     rollout.completeRollout({ releaseId, family, release: content }),
@@ -517,12 +362,6 @@ const haltRelease = (run: Run): Promise<void> =>
     });
   });
 
-const fail = (run: Run, reasonCode: string, reason: string): void =>
-  run.recorder.emit(byWorkflow, {
-    type: 'ReleaseFailed',
-    data: { triggeredBy: 'workflow', by: 'release', reasonCode, reason },
-  });
-
 /** The workflow itself cannot go on: what was exposed is halted and rolled back, everything else ends as failed. */
 const abandon = async (run: Run, error: unknown): Promise<void> => {
   const state = run.state();
@@ -567,6 +406,7 @@ const openRun = (input: ReleaseInput): Run => {
   let attention = 0;
   let promotion: messages.PersonRequest | null = null;
   let frozen = 0;
+  let fielded: readonly EngineId[] | null = null;
   let closed = false;
 
   const state = (): ReleaseState => {
@@ -648,6 +488,10 @@ const openRun = (input: ReleaseInput): Run => {
     clearPromotion: () => {
       promotion = null;
     },
+    noteFielded: (engines) => {
+      fielded = engines;
+    },
+    fielded: () => fielded,
     noteFrozen: () => {
       frozen += 1;
     },

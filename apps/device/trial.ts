@@ -1,5 +1,6 @@
 /** What content does in the field, answered by the real engine: as if inline for traffic, as a scan for files. */
 import { languageOf } from '../../domain/content/language.ts';
+import { blockedIn } from '../../domain/matrix/gates.ts';
 import type { EngineRunner } from '../../domain/ports.ts';
 import { type EngineBuild, engineId } from '../../domain/release.ts';
 import type { Trial } from './cycle.ts';
@@ -25,10 +26,11 @@ export const tryContent = async (
     return { outcome: 'load-failure', words: words.slice(0, wordsLimit) };
   }
   // What a scanner detects it quarantines.
-  const blocked = run.alerts.filter((alert) => files || alert.action === 'blocked');
-  if (blocked.length === 0) return { outcome: 'healthy' };
-  const rulesHit = [...new Set(blocked.map((alert) => alert.ruleId))].join(', ');
-  const words = files ? `rule ${rulesHit} condemned a legitimate file` : `rule ${rulesHit} blocked legitimate traffic`;
+  const hit = files ? run.alerts.map(({ ruleId }) => ruleId) : blockedIn(run).map(({ rule }) => rule);
+  if (hit.length === 0) return { outcome: 'healthy' };
+  const named = [...new Set(hit)].filter((rule) => rule !== null).join(', ');
+  const who = named === '' ? 'the engine' : `rule ${named}`;
+  const words = files ? `${who} condemned a legitimate file` : `${who} blocked legitimate traffic`;
   return { outcome: 'blocked-traffic', words };
 };
 

@@ -15,7 +15,7 @@ type Head = {
 };
 
 /** Twice the time and half as much memory again is more than noise; family.yaml may say otherwise. */
-const defaultBudgets: Budgets = { load: 2, memory: 1.5, scan: 2 };
+const defaultBudgets: Budgets = { load: 2, memory: 1.5, scan: 2, cut: 0.5 };
 
 const headFields = ['name', 'engine', 'modes', 'configurations', 'misfit', 'vectors', 'budgets', 'base'];
 
@@ -55,8 +55,11 @@ export const readHead = (yaml: ParsedYaml | null, find: Find): Head | null => {
     wrong('vectors', `vectors is ${JSON.stringify(vectors)}, expected required or optional`);
   const ratios = isRecord(budgets) ? Object.entries(budgets) : [['budgets', budgets] as const];
   for (const [field, ratio] of ratios) {
-    if (field in defaultBudgets && typeof ratio === 'number' && ratio >= 1) continue;
-    wrong('budgets', `budgets.${field} is ${JSON.stringify(ratio)}, expected load, memory or scan with a ratio from 1`);
+    const number = typeof ratio === 'number' && Number.isFinite(ratio) ? ratio : -1;
+    const right = field === 'cut' ? number >= 0 && number < 1 : number >= 1;
+    if (right && Object.hasOwn(defaultBudgets, field)) continue;
+    const expected = 'load, memory or scan with a ratio from 1, or cut with a share below 1';
+    wrong('budgets', `budgets.${field} is ${String(ratio)}, expected ${expected}`);
   }
   const found = language ? readConfigurations(language, modes, configurations, wrong) : [];
   if (!usable || !language || typeof name !== 'string') return null;
@@ -140,8 +143,9 @@ export const readVectors = (
       const { name, capture, file, text, mustMatch, ...unknown } = isRecord(item) ? item : {};
       for (const field of Object.keys(unknown)) find('unknown-field', path, `${where}: unknown field ${field}`, line);
       const free = !vectors.some((vector) => vector.name === name);
-      if (typeof name !== 'string' || !/^[\w.-]+$/.test(name) || !free || isDerived(name)) {
-        const expected = 'letters, digits, dash, dot, each once, and no name that sigrel gives (empty, x.half, worst-)';
+      if (typeof name !== 'string' || !/^\w[\w.-]*$/.test(name) || !free || isReserved(name)) {
+        const expected =
+          'letters, digits, dash, dot, each once, and no name that sigrel gives (empty, x.half, worst-, good., goodware_, control, load-only)';
         find('vectors', path, `${where}: name is ${JSON.stringify(name)}, expected ${expected}`, line);
         continue;
       }
@@ -189,8 +193,12 @@ export const readVectors = (
   return vectors;
 };
 
-/** Names of the inputs that the matrix adds by itself (domain/probes.ts). */
+/** Names of the inputs that the matrix adds by itself (domain/matrix/probes.ts). */
 const isDerived = (name: string): boolean => /^(empty|worst-.*|.*\.half)$/.test(name);
+
+/** Names of what stands beside vectors in a run. */
+const isReserved = (name: string): boolean =>
+  isDerived(name) || /^(control|load-only|good\..*|goodware_.*)$/.test(name);
 
 const checkAddresses = (
   name: string,
@@ -244,6 +252,10 @@ export const readDifferences = (
     return [{ engines, rule: known.ruleId, vector, expect, reason }];
   });
 
+/** A version does not lose its protection from one day to the next. */
+const leastNoticeDays = 30;
+const leastNoticeMs = leastNoticeDays * 24 * 3_600_000;
+
 /** `support.yaml`: a list of { engine, endOfLife, notice }. */
 export const readSupport = (yaml: ParsedYaml | null, language: Language, find: Find): readonly SupportedEngine[] =>
   listOf(yaml, 'support.yaml', find).flatMap(({ item, line }) => {
@@ -262,6 +274,10 @@ export const readSupport = (yaml: ParsedYaml | null, language: Language, find: F
     }
     if (endOfLife !== undefined && (notice === undefined || String(notice) >= String(endOfLife)))
       return wrong(`${engine} ends on ${endOfLife}: expected notice, an earlier date on which customers are told`);
+    if (endOfLife !== undefined && Date.parse(String(endOfLife)) - Date.parse(String(notice)) < leastNoticeMs)
+      return wrong(
+        `${engine} ends on ${endOfLife}, told on ${notice}: expected a notice of at least ${leastNoticeDays} days`,
+      );
     const dates = {
       ...(typeof endOfLife === 'string' ? { endOfLife } : {}),
       ...(typeof notice === 'string' ? { notice } : {}),

@@ -39,8 +39,11 @@ export type SupportedEngine = {
   readonly notice?: string;
 };
 
-/** How much slower or larger than the previous release a cell may be, as ratios. */
-export type Budgets = { readonly load: number; readonly memory: number; readonly scan: number };
+/**
+ * How much slower or larger than the previous release a cell may be, as ratios; with `misfit: cut`, the share of the rules
+ * that an engine may go without.
+ */
+export type Budgets = { readonly load: number; readonly memory: number; readonly scan: number; readonly cut: number };
 
 export type Family = {
   readonly name: string;

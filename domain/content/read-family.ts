@@ -72,9 +72,7 @@ export const readFamily = (files: readonly SourceFile[], parseYaml: (text: strin
   const vectors = readVectors(sources, { files: byPath, rules, language, needed }, find);
   const differences = readDifferences(yaml('differences.yaml'), { vectors, rules, language }, find);
   const support = readSupport(yaml('support.yaml'), language, find);
-  const goodware = [...byPath.keys()]
-    .filter((path) => path.startsWith('goodware/'))
-    .map((path) => ({ name: path.replaceAll(/[^\w.-]/g, '_'), bytes: byPath.get(path) ?? new Uint8Array() }));
+  const goodware = readGoodware(byPath, language, vectors, find);
 
   const controls = readControls(byPath, language, rulesIn, files.length > 0, find);
   findings.push(...findDuplicateIds([...controls.good, ...controls.bad, ...controls.skip]));
@@ -111,6 +109,38 @@ const firstBadLine = (bytes: Uint8Array): number => {
     start = at + 1;
   }
   return 1;
+};
+
+/** Files or captures of the family's own; an engine looks at all of them and at a vector in one run. */
+const readGoodware = (
+  files: ReadonlyMap<string, Uint8Array>,
+  language: Language,
+  vectors: Family['vectors'],
+  find: Find,
+): Family['goodware'] => {
+  const captures = language.looksAt === 'captures';
+  const names = new Map<string, string>();
+  const owners = new Map<string, string>();
+  const control = files.get('controls/control.pcap') ?? new Uint8Array();
+  for (const { name, bytes } of captures ? [...vectors, { name: 'the control', bytes: control }] : [])
+    for (const address of captureAddresses(bytes)) owners.set(address, name);
+  return [...files].flatMap(([path, bytes]) => {
+    if (!path.startsWith('goodware/')) return [];
+    const name = path.replaceAll(/[^\w.-]/g, '_');
+    const same = names.get(name);
+    if (same !== undefined) find('goodware', path, `is called ${name} in a run, as ${same} is: give it another name`);
+    names.set(name, path);
+    const addresses = captures ? captureAddresses(bytes) : new Set<string>();
+    if (captures && addresses.size === 0) find('goodware', path, noPackets);
+    for (const address of addresses) {
+      const owner = owners.get(address);
+      // An alert is known by its addresses: one on this capture would be taken for the vector's own.
+      if (owner !== undefined && owner !== path)
+        find('goodware', path, `address ${address} is also in ${owner}: expected addresses of its own`);
+      owners.set(address, path);
+    }
+    return [{ name, bytes }];
+  });
 };
 
 const readControls = (

@@ -56,3 +56,8 @@ export const findDivergences = (
   }
   return found;
 };
+
+/** Cells that differ from the others. Who is right is not known: the fewer are named. */
+export const differentCells = (divergences: readonly Divergence[]): readonly string[] => [
+  ...new Set(divergences.flatMap(({ alerting, silent }) => (alerting.length < silent.length ? alerting : silent))),
+];

@@ -3,14 +3,11 @@
  * parser expects", alerts as the vectors say, and controls that prove in the same run that this engine still accepts
  * known-good and refuses known-bad content.
  */
-import type { Budgets, Difference, Vector } from '../content/family.ts';
+import type { Difference, Vector } from '../content/family.ts';
 import type { EngineRun } from '../ports.ts';
 import type { Cell, CellResult, EngineBuild, FailMode, GateResult, RuleId } from '../release.ts';
 import { appliesTo } from './divergence.ts';
 import type { NotLoaded } from './not-loaded.ts';
-
-/** A change of what a gate means or of how it measures: results of another version are not used again. */
-export const gateVersion = 1;
 
 type Completed = Extract<EngineRun, { kind: 'completed' }>;
 type Details = GateResult['details'];
@@ -28,14 +25,15 @@ export const gate = (
   verdict,
   observed,
   operator,
-  limit, // Cut in the middle of a character, words could not be hashed.
+  limit,
   details: details
     .slice(0, detailLimit)
+    // Cut in the middle of a character, words could not be hashed.
     .map((detail) => ({ ...detail, words: detail.words.slice(0, wordsLimit).toWellFormed() })),
 });
 
 /** Keep an event far below a record's size limit; the count in `observed` stays true. */
-const detailLimit = 20;
+export const detailLimit = 20;
 const wordsLimit = 500;
 
 const order = ['pass', 'fail', 'error', 'void'] as const;
@@ -115,6 +113,17 @@ export const gateLoaded = (expected: number, run: Completed, notLoaded: readonly
   return gate('rules-loaded', right ? 'pass' : 'fail', run.loaded, '==', expected, details);
 };
 
+/**
+ * An artefact may go without rules that its engine does not load, but not without most of them: a faulty rule that takes
+ * all others along would leave an engine that loads nothing, and everything that it is asked about nothing is true.
+ */
+export const gateCoverage = (inFamily: number, inArtefact: number, cut: number): GateResult => {
+  const least = Math.max(1, Math.ceil(inFamily * (1 - cut)));
+  const right = inArtefact >= least;
+  const words = `${inFamily - inArtefact} of ${inFamily} rules do not fit this engine; family.yaml lets it go without ${Math.floor(inFamily * cut)} (budgets.cut)`;
+  return gate('coverage', right ? 'pass' : 'fail', inArtefact, '>=', least, right ? [] : [{ words }]);
+};
+
 /** What a vector must come to on one engine: the family's expectation with the declared differences of that engine. */
 export const expectedOn = (
   vector: Pick<Vector, 'name' | 'mustMatch'>,
@@ -132,30 +141,40 @@ export const expectedOn = (
 
 export type VectorExpectation = { readonly name: string; readonly expected: ReadonlySet<RuleId> };
 
+/** A rule that did not do on an input what it must. */
+export type Fault = {
+  readonly rule: RuleId;
+  readonly input: string;
+  readonly kind: 'no-alert' | 'extra-alert';
+  readonly words: string;
+};
+
+/** All of them, input by input: those that must alert and did not before those that alerted and should not. */
+export const findFaults = (vectors: readonly VectorExpectation[], run: Completed): readonly Fault[] =>
+  vectors.flatMap(({ name: input, expected }) => {
+    const alerted = alertsOn(run, input);
+    const missing = [...expected].filter((rule) => !alerted.has(rule));
+    const extra = [...alerted].filter((rule) => !expected.has(rule));
+    return [
+      ...missing.map((rule): Fault => ({ rule, input, kind: 'no-alert', words: 'did not alert' })),
+      ...extra.map((rule): Fault => ({ rule, input, kind: 'extra-alert', words: 'alerted, and should not' })),
+    ];
+  });
+
+const detailOf = ({ rule, input, words }: Fault): Detail => ({ rule, vector: input, words });
+
 /**
  * Every rule alerts where it must and nowhere else. A rule that is not loaded is silent everywhere, which proves nothing:
  * its silence is named vacuous, and passes nothing.
  */
 export const gateVectors = (
   vectors: readonly VectorExpectation[],
-  run: Completed,
+  faults: readonly Fault[],
   notLoaded: readonly NotLoaded[],
 ): readonly GateResult[] => {
-  const missing: Detail[] = [];
-  const surplus: Detail[] = [];
-  let wanted = 0;
-  let found = 0;
-  for (const vector of vectors) {
-    const alerted = alertsOn(run, vector.name);
-    wanted += vector.expected.size;
-    for (const rule of vector.expected) {
-      if (alerted.has(rule)) found += 1;
-      else missing.push({ rule, vector: vector.name, words: 'did not alert' });
-    }
-    for (const rule of alerted) {
-      if (!vector.expected.has(rule)) surplus.push({ rule, vector: vector.name, words: 'alerted, and should not' });
-    }
-  }
+  const missing = faults.filter(({ kind }) => kind === 'no-alert').map(detailOf);
+  const surplus = faults.filter(({ kind }) => kind === 'extra-alert').map(detailOf);
+  const wanted = vectors.reduce((sum, { expected }) => sum + expected.size, 0);
   const silentSomewhere = ({ id }: NotLoaded) => vectors.some((vector) => !vector.expected.has(id));
   const vacuous = notLoaded
     .filter(silentSomewhere)
@@ -163,31 +182,43 @@ export const gateVectors = (
   const silence = surplus.length > 0 || vacuous.length > 0 ? 'fail' : 'pass';
   const observed = vacuous.length > 0 ? `${surplus.length}, ${vacuous.length} vacuous` : surplus.length;
   return [
-    gate('must-match', missing.length === 0 ? 'pass' : 'fail', found, '==', wanted, missing),
+    gate('must-match', missing.length === 0 ? 'pass' : 'fail', wanted - missing.length, '==', wanted, missing),
     gate('must-not-match', silence, observed, '==', 0, [...surplus, ...vacuous]),
   ];
 };
 
+/** Rules that alerted on what is known to be good. */
+export const findGoodwareHits = (inputs: readonly string[], run: EngineRun): readonly Fault[] => {
+  const known = new Set(inputs);
+  const hits = run.kind === 'completed' ? run.alerts.filter(({ input }) => known.has(input)) : [];
+  return hits.map(
+    ({ ruleId, input }): Fault => ({ rule: ruleId, input, kind: 'extra-alert', words: 'alerted on a good file' }),
+  );
+};
+
 /**
- * Nothing alerts on what is known to be good; `inputs` names it. `witness` is looked at in the same run and must alert: a
- * run in which nothing at all is detected may mean that nothing was looked for.
+ * Nothing alerts on what is known to be good: `good` such inputs, `hits` on them. `witness` is looked at in the same run and
+ * must alert: a run in which nothing at all is detected may mean that nothing was looked for.
  */
 export const gateGoodware = (
-  inputs: readonly string[],
-  witness: VectorExpectation | undefined,
+  good: number,
+  hits: readonly Fault[],
+  witness: VectorExpectation,
   run: EngineRun,
 ): GateResult => {
   if (run.kind === 'no-result') {
     return gate('goodware', 'fail', run.reason, '==', 0, [{ words: run.words }]);
   }
-  if (witness && alertsOn(run, witness.name).size === 0) {
-    const words = `beside ${inputs.length} good files not even ${witness.name} alerted`;
-    return gate('goodware', 'void', 'blind', '==', 0, [{ vector: witness.name, words }]);
+  const alerted = alertsOn(run, witness.name);
+  const dark = [...witness.expected].filter((rule) => !alerted.has(rule));
+  if (dark.length > 0) {
+    const words = `beside ${good} good files it did not alert on ${witness.name}: nothing is proven`;
+    return gate(
+      ...(['goodware', 'void', 'blind', '==', 0] as const),
+      dark.map((rule) => ({ rule, vector: witness.name, words })),
+    );
   }
-  const known = new Set(inputs);
-  const hits = run.alerts.filter(({ input }) => known.has(input));
-  const details = hits.map(({ ruleId, input }) => ({ rule: ruleId, vector: input, words: 'alerted on a good file' }));
-  return gate('goodware', hits.length === 0 ? 'pass' : 'fail', hits.length, '==', 0, details);
+  return gate('goodware', hits.length === 0 ? 'pass' : 'fail', hits.length, '==', 0, hits.map(detailOf));
 };
 
 /** The same number of rules after every start, and all of them. */
@@ -207,28 +238,37 @@ export const gateRestart = (expected: number, starts: readonly EngineRun[]): Gat
   );
 };
 
-/** New, previous, new: the previous content still loads whole, and the new one then does what it did before. */
+/**
+ * New, previous, new: after the release the previous content is taken again as it was taken before, and the new one then
+ * does what it did at first. Content that the engine never loaded whole is no worse for this release, and is named.
+ */
 export const gateRevert = (
-  previous: { readonly expected: number; readonly run: EngineRun },
+  previous: { readonly expected: number; readonly before: EngineRun; readonly after: EngineRun },
   first: Completed,
   again: EngineRun,
 ): GateResult => {
-  const limit = `${previous.expected} rules of the previous release, then as before`;
+  const { expected, before, after } = previous;
+  const loaded = before.kind === 'completed' ? before.loaded : null;
   const details: Detail[] = [];
-  if (previous.run.kind === 'no-result') {
-    details.push({ words: `the previous release gave no result (${previous.run.reason}): ${previous.run.words}` });
-  } else if (previous.run.loaded !== previous.expected) {
-    const { loaded, errors } = previous.run;
-    const words = errors[0]?.words ?? 'the engine does not say why';
-    details.push({ words: `${loaded} of ${previous.expected} rules of the previous release loaded: ${words}` });
+  const notes: Detail[] = [];
+  for (const run of [before, after]) {
+    if (run.kind === 'no-result')
+      details.push({ words: `the previous release gave no result (${run.reason}): ${run.words}` });
+  }
+  if (after.kind === 'completed' && loaded !== null && after.loaded !== loaded)
+    details.push({ words: `taken again, ${after.loaded} rules of the previous release loaded, ${loaded} before` });
+  if (loaded !== null && loaded !== expected && before.kind === 'completed') {
+    const words = before.errors[0]?.words ?? 'the engine does not say why';
+    notes.push({ words: `of the previous release this engine loads ${loaded} of ${expected} rules: ${words}` });
   }
   if (again.kind === 'no-result') {
     details.push({ words: `taken again, the release gave no result (${again.reason}): ${again.words}` });
   } else if (said(again) !== said(first)) {
     details.push({ words: `taken again, ${again.loaded} rules loaded and other alerts than at first` });
   }
-  const observed = previous.run.kind === 'completed' ? `${previous.run.loaded} rules` : previous.run.reason;
-  return gate('revert', details.length === 0 ? 'pass' : 'fail', observed, '==', limit, details);
+  const observed = after.kind === 'completed' ? `${after.loaded} rules` : after.reason;
+  const limit = `${loaded ?? expected} rules of the previous release, then as before`;
+  return gate('revert', details.length === 0 ? 'pass' : 'fail', observed, '==', limit, [...details, ...notes]);
 };
 
 /** Everything that a run said about the content, for comparing two runs. */
@@ -239,46 +279,23 @@ const said = (run: Completed): string =>
 export const gateSmoke = (runs: readonly { readonly failMode: FailMode; readonly run: EngineRun }[]): GateResult => {
   const details = runs.flatMap(({ failMode, run }): Detail[] => {
     if (run.kind === 'no-result') return [{ words: `${failMode}: no result (${run.reason}): ${run.words}` }];
-    const blocked = run.alerts.filter(({ action }) => action === 'blocked');
-    return blocked.map(({ ruleId, input }) => ({
-      ...{ rule: ruleId, vector: input },
-      words: `${failMode}: blocked what devices need`,
+    return blockedIn(run).map(({ rule, input }) => ({
+      ...(rule === null ? {} : { rule }),
+      vector: input,
+      words: `${failMode}: ${rule === null ? 'the engine dropped' : 'blocked'} what devices need`,
     }));
   });
   return gate('traffic-smoke', details.length === 0 ? 'pass' : 'fail', details.length, '==', 0, details);
 };
 
-/** What was measured of one release in a cell: the least of its runs, since whatever disturbs a run only adds. */
-export type Measured = {
-  readonly loadMs: number;
-  readonly scanMs: number;
-  readonly peakBytes: number | null;
-};
-
-/** Below these a difference is noise on a busy machine, whatever the ratio. */
-const slack = { loadMs: 500, scanMs: 500, peakBytes: 32 * 2 ** 20 };
-
-/** Load time, scan time over all vectors and peak memory against the previous release, measured in the same run. */
-export const gateBudgets = (now: Measured, before: Measured, budgets: Budgets): readonly GateResult[] => {
-  const compare = (name: string, unit: string, observed: number, base: number, ratio: number, spare: number) => {
-    const limit = Math.round(Math.max(base * ratio, base + spare));
-    const words = `${Math.round(observed)} ${unit}, the previous release ${Math.round(base)} ${unit}`;
-    const right = observed <= limit;
-    return gate(name, right ? 'pass' : 'fail', Math.round(observed), '<=', limit, right ? [] : [{ words }]);
-  };
-  const mib = 2 ** 20;
-  return [
-    compare('budget-load', 'ms', now.loadMs, before.loadMs, budgets.load, slack.loadMs),
-    compare('budget-scan', 'ms', now.scanMs, before.scanMs, budgets.scan, slack.scanMs),
-    ...(now.peakBytes === null || before.peakBytes === null
-      ? []
-      : [
-          compare(
-            ...(['budget-memory', 'MB', now.peakBytes / mib, before.peakBytes / mib, budgets.memory] as const),
-            slack.peakBytes / mib,
-          ),
-        ]),
-  ];
+/** What a run stopped, by rule (null: by no rule) and input: by its alerts, and what it dropped without any. */
+export const blockedIn = (run: Completed): readonly { readonly rule: RuleId | null; readonly input: string }[] => {
+  const alerts = run.alerts.filter(({ action }) => action === 'blocked');
+  const alerted = alerts.map(({ ruleId, input }) => ({ rule: ruleId, input }));
+  const silent = (run.blockedFlows ?? [])
+    .filter(({ ruleId, capture }) => !alerted.some((one) => one.input === capture && one.rule === ruleId))
+    .map(({ ruleId, capture }) => ({ rule: ruleId, input: capture }));
+  return [...alerted, ...silent];
 };
 
 /**

@@ -3,14 +3,15 @@
  * says so. Only what an engine said about content is kept; a void, an error or a run without a result is tried anew.
  */
 import type { CellStore } from '../ports.ts';
-import { type Cell, engineId } from '../release.ts';
-import { gateVersion } from './gates.ts';
+import { type Cell, configurationOf, engineId } from '../release.ts';
 import type { TestedCell } from './test-cell.ts';
 
 /** Everything that a result depends on; digests are SHA-256 (hex). */
 export type CellIdentity = {
   readonly artefact: string;
   readonly previous: string | null;
+  /** What first use is told against. */
+  readonly shipped: string | null;
   /** Vectors, controls, differences, budgets. */
   readonly tests: string;
   readonly goodware: string;
@@ -23,7 +24,7 @@ export type KeptCell = TestedCell & { readonly from: string; readonly at: string
 export const keyOf = (cell: Cell, identity: CellIdentity, digestOf: (value: unknown) => string): string => {
   const { engine, mode, protocols = {} } = cell;
   const { packageVersion, digest } = engine;
-  return digestOf({ engine: engineId(engine), packageVersion, digest, mode, protocols, gateVersion, ...identity });
+  return digestOf({ engine: engineId(engine), packageVersion, digest, mode, protocols, ...identity });
 };
 
 /** `from`: the release that tests, which a later one names. `now`: ms since 1970. */
@@ -42,7 +43,8 @@ export const testOrReuse = async (
     return {
       ...tested,
       result: { ...tested.result, cellId, wallMs: ports.now() - started, reused: { from: before, at } },
-      observation: tested.observation && { ...tested.observation, cellId },
+      // A configuration of another name that switches the same is the same to the engine, not to who compares cells.
+      observation: tested.observation && { ...tested.observation, cellId, configuration: configurationOf(cell) },
     };
   }
   const tested = await test();
@@ -50,9 +52,9 @@ export const testOrReuse = async (
   return tested;
 };
 
-/** Passed, or failed by what the engine said rather than by how long it took or by dying. */
-const isKept = ({ result }: TestedCell): boolean => {
-  const repeatable = (name: string) => name !== 'result' && !name.startsWith('budget-');
+/** Passed, or failed by what the engine said rather than by how long it took, by dying or by being ended. */
+const isKept = ({ result, repeatable }: TestedCell): boolean => {
+  if (result.verdict === 'pass') return true;
   const failed = result.gates.filter((gate) => gate.verdict !== 'pass');
-  return result.verdict === 'pass' || (result.verdict === 'fail' && failed.every((gate) => repeatable(gate.gate)));
+  return result.verdict === 'fail' && repeatable && failed.every(({ gate }) => !gate.startsWith('budget-'));
 };

@@ -2,7 +2,7 @@
 import type { Family } from '../content/family.ts';
 import type { Rule } from '../content/rules.ts';
 import type { CellStore, EngineFile, EngineRunner } from '../ports.ts';
-import type { Cell, EngineBuild } from '../release.ts';
+import { type Cell, type EngineBuild, engineId, type Requalified } from '../release.ts';
 import { type KeptCell, keyOf, testOrReuse } from './reuse.ts';
 import { type TestedCell, testCell } from './test-cell.ts';
 
@@ -10,6 +10,8 @@ import { type TestedCell, testCell } from './test-cell.ts';
 export type MatrixTools = {
   readonly engines: EngineRunner;
   readonly cells: CellStore<KeptCell>;
+  /** Engines that passed their controls, by everything that this depends on. */
+  readonly qualified: CellStore<Requalified>;
   /** Good files for engines that look at files; null: there is no pack of the engine. */
   readonly goodware: (engine: EngineBuild) => Promise<{
     readonly files: readonly EngineFile[];
@@ -17,12 +19,14 @@ export type MatrixTools = {
   } | null>;
   readonly smoke: readonly EngineFile[];
   readonly digestOf: (value: unknown) => string;
+  readonly digestOfBytes: (bytes: Uint8Array) => string;
+  readonly controlsDigest: (family: Family) => string;
   readonly testDigest: (family: Family) => string;
   readonly runnerDigest: () => Promise<string>;
   readonly now: () => number;
 };
 
-/** `rules`: the engine's artefact; `previous`: what the fleet runs on it now; `from`: the release that tests. */
+/** `rules`: the engine's artefact; `previous` and `shipped` as in CellContent; `from`: the release that tests. */
 export const runCell = async (
   tools: MatrixTools,
   content: {
@@ -30,32 +34,54 @@ export const runCell = async (
     readonly cell: Cell;
     readonly rules: readonly Rule[];
     readonly previous: readonly Rule[] | null;
+    readonly shipped: readonly string[] | null;
     readonly from: string;
   },
   signal: AbortSignal,
-): Promise<TestedCell> => {
-  const { family, cell, rules, previous, from } = content;
+): Promise<TestedCell & { readonly requalified: Requalified | null }> => {
+  const { family, cell, rules, previous, shipped, from } = content;
   const { language } = family;
   const corpus = language.looksAt === 'files' ? await tools.goodware(cell.engine) : null;
-  const texts = (list: readonly Rule[]) => tools.digestOf(list.map(({ text }) => text));
+  // Of the bytes that engines get: imports and kinds of databases are in no rule's own text.
+  const artefact = (list: readonly Rule[]) => tools.digestOfBytes(language.artefact(list));
   const identity = {
-    artefact: texts(rules),
-    previous: previous && texts(previous),
+    artefact: artefact(rules),
+    previous: previous && artefact(previous),
+    shipped: shipped && tools.digestOf([...new Set(shipped)].sort()),
     tests: tools.testDigest(family),
     goodware: corpus?.digest ?? '',
     runner: await tools.runnerDigest(),
   };
   const key = keyOf(cell, identity, tools.digestOf);
-  return testOrReuse(tools, key, cell, from, () =>
+  const tested = await testOrReuse(tools, key, cell, from, () =>
     testCell(
       tools,
       cell,
       {
-        ...{ family, rules, previous },
+        ...{ family, rules, previous, shipped },
         goodware: corpus?.files ?? [],
         smoke: language.looksAt === 'captures' ? tools.smoke : [],
       },
       signal,
     ),
   );
+  return { ...tested, requalified: await qualify(tools, family, cell.engine, tested, identity.runner) };
+};
+
+/** The first controls that an engine passed with this runner; null when they are no news, or came out wrong. */
+const qualify = async (
+  tools: MatrixTools,
+  family: Family,
+  engine: EngineBuild,
+  { result }: TestedCell,
+  runner: string,
+): Promise<Requalified | null> => {
+  const controls = result.gates.find(({ gate }) => gate === 'controls');
+  if (controls?.verdict !== 'pass' || result.reused) return null;
+  const { packageVersion, digest } = engine;
+  const key = tools.digestOf({ packageVersion, digest, runner, controls: tools.controlsDigest(family) });
+  if ((await tools.qualified.get(key)) !== null) return null;
+  const found = { engine: engineId(engine), packageVersion, digest, runner, controls: String(controls.observed) };
+  await tools.qualified.put(key, found);
+  return found;
 };

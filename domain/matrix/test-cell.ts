@@ -1,15 +1,26 @@
 /** One cell of the matrix: controls, content, and everything that has to hold before a device sees it, run by run. */
-import type { Budgets, Family } from '../content/family.ts';
+import type { Family } from '../content/family.ts';
 import type { Rule } from '../content/rules.ts';
-import type { EngineFile, EngineInput, EngineRun, EngineRunner } from '../ports.ts';
-import type { Cell, CellResult, GateResult, RuleId } from '../release.ts';
+import type { EngineFile, EngineRun, EngineRunner } from '../ports.ts';
+import {
+  type Cell,
+  type CellResult,
+  configurationOf,
+  type FailMode,
+  type GateResult,
+  type RuleId,
+} from '../release.ts';
+import { judgeBudgets, type Run } from './budgets.ts';
 import type { Observation } from './divergence.ts';
 import {
   alertsOn,
   type ControlRuns,
   expectedOn,
-  gateBudgets,
+  type Fault,
+  findFaults,
+  findGoodwareHits,
   gateControls,
+  gateCoverage,
   gateFirstUse,
   gateGoodware,
   gateLoaded,
@@ -19,7 +30,7 @@ import {
   gateSmoke,
   gateUntested,
   gateVectors,
-  type Measured,
+  type VectorExpectation,
   worst,
 } from './gates.ts';
 import { findNotLoaded, type NotLoaded } from './not-loaded.ts';
@@ -30,8 +41,10 @@ export type CellContent = {
   readonly family: Family;
   /** The rules of this engine's artefact: all of the family's, or those that fit. */
   readonly rules: readonly Rule[];
-  /** What the fleet runs on this engine now; null: nothing yet. */
+  /** What the engine goes back to from this release; null: nothing that could be compared with. */
   readonly previous: readonly Rule[] | null;
+  /** Features of everything that was shipped to the engine so far: none when it is new to the fleet; null: not known. */
+  readonly shipped: readonly string[] | null;
   /** Good files of this machine and of the product itself, beside the family's own. */
   readonly goodware: readonly EngineFile[];
   /** Traffic that has to pass: the update server's and ordinary. Only for languages that look at captures. */
@@ -44,6 +57,10 @@ export type TestedCell = {
   readonly observation: Observation | null;
   /** Rules that the engine did not load; null: it gave no result. */
   readonly notLoaded: readonly NotLoaded[] | null;
+  /** Rules that did otherwise than they must, all of them: a gate names only the first. */
+  readonly faults: readonly Fault[];
+  /** Every run gave a result, so that the same would be found again. */
+  readonly repeatable: boolean;
   /** Features that this release ships to the engine for the first time. */
   readonly firstUse: readonly string[];
 };
@@ -60,12 +77,15 @@ export const testCell = async (
   signal: AbortSignal,
 ): Promise<TestedCell> => {
   const started = ports.now();
-  const { family, rules, previous } = content;
+  const { family, rules } = content;
   const { language } = family;
-  const run = (list: readonly Rule[], inputs: EngineInput['inputs'], more: Partial<EngineInput> = {}) => {
+  let repeatable = true;
+  const run: Run = async (list, inputs, more = {}) => {
     const { mode, protocols } = cell;
     const input = { rules: language.artefact(list), inputs, mode, ...(protocols ? { protocols } : {}), ...more };
-    return ports.engines.run(cell.engine, input, signal);
+    const found = await ports.engines.run(cell.engine, input, signal);
+    repeatable &&= found !== null && found.kind === 'completed';
+    return found;
   };
   const finish = (gates: readonly GateResult[], of: Completed | null, more: Partial<TestedCell> = {}): TestedCell => ({
     result: {
@@ -77,9 +97,7 @@ export const testCell = async (
       wallMs: ports.now() - started,
       ...(of ? { usage: { wallMs: of.wallMs, peakBytes: of.peakBytes } } : {}),
     },
-    observation: null,
-    notLoaded: null,
-    firstUse: [],
+    ...{ observation: null, notLoaded: null, faults: [], repeatable, firstUse: [] },
     ...more,
   });
 
@@ -97,104 +115,96 @@ export const testCell = async (
     const expected = [...expectedOn(vector, family.differences, cell.engine)].filter((rule) => has.has(rule));
     return { name: vector.name, expected: new Set(expected) };
   });
-  const base = [control, gateLoaded(rules.length, first, notLoaded), ...gateVectors(vectors, first, notLoaded)];
-  const observation = observe(cell, first, { rules, notLoaded, inputs });
+  const faults = findFaults(vectors, first);
+  const base = [
+    control,
+    ...(family.misfit === 'cut' ? [gateCoverage(family.rules.length, rules.length, family.budgets.cut)] : []),
+    gateLoaded(rules.length, first, notLoaded),
+    ...gateVectors(vectors, faults, notLoaded),
+  ];
+  const seen = { observation: observe(cell, first, { rules, notLoaded, inputs }), notLoaded, faults };
   // The rest asks what content does that loads; content that does not is red already.
-  if (worst(base) !== 'pass') return finish(base, first, { observation, notLoaded });
+  if (worst(base) !== 'pass') return finish(base, first, seen);
 
-  const gates = [...base];
-  const clean = [...family.goodware, ...content.goodware];
-  if (clean.length > 0) {
-    const witness = vectors.find(({ expected }) => expected.size > 0);
-    const beside = inputs.filter(({ name }) => name === witness?.name);
-    const scanned = await run(rules, [...clean, ...beside]);
-    if (scanned !== null) {
-      const names = clean.map(({ name }) => name);
-      gates.push(gateGoodware(names, witness, scanned));
-    }
-  }
-  if (cell.mode === 'ips' && content.smoke.length > 0) {
-    const smoke: { failMode: 'fail-open' | 'fail-closed'; run: EngineRun }[] = [];
-    for (const failMode of ['fail-open', 'fail-closed'] as const) {
-      const passed = await run(rules, content.smoke, { failMode });
-      if (passed !== null) smoke.push({ failMode, run: passed });
-    }
-    gates.push(gateSmoke(smoke));
-  }
-  const load = await run(rules, []);
-  const before = previous && { load: await run(previous, []), scan: await run(previous, inputs) };
-  const again = await run(rules, inputs);
-  if (load === null || again === null) return finish([...gates, gateUntested(cell)], first);
-  gates.push(gateRestart(rules.length, [first, load, again]));
-  let firstUse: readonly string[] = [];
-  if (previous && before?.load && before.scan) {
-    gates.push(gateRevert({ expected: previous.length, run: before.scan }, first, again));
-    const measured = { loads: [load], scans: [first, again], loadsBefore: [before.load], scansBefore: [before.scan] };
-    gates.push(...(await judgeBudgets(run, { rules, previous, inputs, budgets: family.budgets }, measured)));
-    firstUse = newFeatures(rules, previous);
-    gates.push(gateFirstUse(firstUse));
-  }
-  return finish(gates, first, { observation, notLoaded, firstUse });
-};
-
-/** Runs one engine over rules and inputs; null: there is no such engine. */
-export type Run = (rules: readonly Rule[], inputs: EngineInput['inputs']) => Promise<EngineRun | null>;
-
-type Measurements = {
-  readonly loads: readonly EngineRun[];
-  readonly scans: readonly EngineRun[];
-  readonly loadsBefore: readonly EngineRun[];
-  readonly scansBefore: readonly EngineRun[];
+  const good = await testGoodware(run, content, vectors, inputs);
+  const smoke = await testSmoke(run, cell, content);
+  const rest = await testReturn(run, content, { first, inputs });
+  if (good === null || smoke === null || rest === null) return finish([...base, gateUntested(cell)], first, seen);
+  const gates = [...base, ...good.gates, ...smoke, ...rest];
+  const known = new Set(content.shipped);
+  const features = content.shipped === null ? [] : rules.flatMap((rule) => rule.features);
+  const firstUse = [...new Set(features)].filter((feature) => !known.has(feature)).sort();
+  if (content.shipped !== null) gates.push(gateFirstUse(firstUse));
+  return finish(gates, first, { ...seen, faults: [...faults, ...good.hits], firstUse });
 };
 
 /**
- * Budgets; what is over is measured once more, since a busy machine is no slow rule, and a scan that stays over is looked for
- * input by input.
+ * Good files beside an input on which something must alert: a vector, or where no vector has to, the control with its rules.
+ * null: there is no such engine.
  */
-const judgeBudgets = async (
+const testGoodware = async (
   run: Run,
-  content: {
-    readonly rules: readonly Rule[];
-    readonly previous: readonly Rule[];
-    readonly inputs: readonly EngineFile[];
-    readonly budgets: Budgets;
-  },
-  first: Measurements,
-): Promise<readonly GateResult[]> => {
-  const { rules, previous, inputs, budgets } = content;
-  const grade = (of: Measurements): readonly GateResult[] => {
-    const now = measure(of.loads, of.scans);
-    const before = measure(of.loadsBefore, of.scansBefore);
-    return now && before ? gateBudgets(now, before, budgets) : [];
-  };
-  const gates = grade(first);
-  if (worst(gates) === 'pass') return gates;
-  const again = async (known: readonly EngineRun[], list: readonly Rule[], of: readonly EngineFile[]) => {
-    const more = await run(list, of);
-    return more ? [...known, more] : known;
-  };
-  const second = grade({
-    loads: await again(first.loads, rules, []),
-    scans: await again(first.scans, rules, inputs),
-    loadsBefore: await again(first.loadsBefore, previous, []),
-    scansBefore: await again(first.scansBefore, previous, inputs),
-  });
-  const over = second.find(({ gate, verdict }) => gate === 'budget-scan' && verdict !== 'pass');
-  if (!over) return second;
-  const slowest = { name: '', ms: 0, words: '' };
-  for (const input of inputs.slice(0, singleInputs)) {
-    const now = await run(rules, [input]);
-    const then = await run(previous, [input]);
-    const ms = (now?.wallMs ?? 0) - (then?.wallMs ?? 0);
-    if (ms <= slowest.ms) continue;
-    Object.assign(slowest, { name: input.name, ms, words: `alone ${now?.wallMs} ms, before ${then?.wallMs} ms` });
-  }
-  const named = slowest.name === '' ? [] : [{ vector: slowest.name, words: slowest.words }];
-  return second.map((one) => (one === over ? { ...one, details: [...named, ...one.details] } : one));
+  { family, rules, goodware }: CellContent,
+  vectors: readonly VectorExpectation[],
+  inputs: readonly EngineFile[],
+): Promise<{ readonly gates: readonly GateResult[]; readonly hits: readonly Fault[] } | null> => {
+  const clean = [...family.goodware, ...goodware];
+  if (clean.length === 0) return { gates: [], hits: [] };
+  const names = clean.map(({ name }) => name);
+  const vector = vectors.find(({ expected }) => expected.size > 0);
+  const beside = inputs.find(({ name }) => name === vector?.name);
+  const { good, input, mustMatch } = family.controls;
+  const has = new Set(rules.map((rule) => rule.ruleId));
+  const [witness, witnessInput, looking] =
+    vector && beside
+      ? [vector, beside, rules]
+      : [
+          { name: controlInput, expected: new Set(mustMatch) },
+          { name: controlInput, bytes: input },
+          [...rules, ...good.filter((rule) => !has.has(rule.ruleId))],
+        ];
+  const scanned = await run(looking, [...clean, witnessInput]);
+  if (scanned === null) return null;
+  const hits = findGoodwareHits(names, scanned).filter((hit) => has.has(hit.rule));
+  return { gates: [gateGoodware(clean.length, hits, witness, scanned)], hits };
 };
 
-/** Beyond these the search for the slow input would take longer than what it explains. */
-const singleInputs = 60;
+const testSmoke = async (
+  run: Run,
+  cell: Cell,
+  { smoke, rules }: CellContent,
+): Promise<readonly GateResult[] | null> => {
+  if (cell.mode !== 'ips' || smoke.length === 0) return [];
+  const runs: { failMode: FailMode; run: EngineRun }[] = [];
+  for (const failMode of ['fail-open', 'fail-closed'] as const) {
+    const passed = await run(rules, smoke, { failMode });
+    if (passed === null) return null;
+    runs.push({ failMode, run: passed });
+  }
+  return [gateSmoke(runs)];
+};
+
+/** Starts again, goes back to the previous content and comes back: restart, revert, and budgets measured on the way. */
+const testReturn = async (
+  run: Run,
+  { family, rules, previous }: CellContent,
+  { first, inputs }: { readonly first: Completed; readonly inputs: readonly EngineFile[] },
+): Promise<readonly GateResult[] | null> => {
+  const load = await run(rules, []);
+  const before = previous && { load: await run(previous, []), scan: await run(previous, inputs) };
+  const again = await run(rules, inputs);
+  if (load === null || again === null) return null;
+  const restart = gateRestart(rules.length, [first, load, again]);
+  if (!previous || !before) return [restart];
+  if (before.load === null || before.scan === null) return null;
+  const revert = { expected: previous.length, before: before.load, after: before.scan };
+  const runs = {
+    now: { loads: [load], scans: [first, again] },
+    before: { loads: [before.load], scans: [before.scan] },
+  };
+  const budgets = await judgeBudgets(run, { rules, previous, inputs, budgets: family.budgets }, runs);
+  return [restart, gateRevert(revert, first, again), ...budgets];
+};
 
 /** Whether the engine tells good from bad; null: there is no such engine. */
 export const testControls = async (
@@ -241,25 +251,5 @@ const observe = (
   const loaded = content.rules.map((rule) => rule.ruleId).filter((id) => !missing.has(id));
   const alerts = content.inputs.map(({ name }): [string, RuleId[]] => [name, [...alertsOn(run, name)]]);
   const { cellId, engine } = cell;
-  const configuration = cellId.slice(cellId.indexOf('/') + 1);
-  return { cellId, engine, configuration, rules: loaded, alerts: Object.fromEntries(alerts) };
-};
-
-/** The least of several runs; null when one gave no result. */
-const measure = (loads: readonly EngineRun[], scans: readonly EngineRun[]): Measured | null => {
-  const all = [...loads, ...scans];
-  if (!all.every((run) => run.kind === 'completed')) return null;
-  const least = (runs: readonly EngineRun[]) => Math.min(...runs.map((run) => run.wallMs));
-  const loadMs = least(loads);
-  const peaks = scans.flatMap((run) => (run.kind === 'completed' && run.peakBytes !== null ? [run.peakBytes] : []));
-  return {
-    loadMs,
-    scanMs: Math.max(0, least(scans) - loadMs),
-    peakBytes: peaks.length === 0 ? null : Math.min(...peaks),
-  };
-};
-
-const newFeatures = (rules: readonly Rule[], previous: readonly Rule[]): readonly string[] => {
-  const known = new Set(previous.flatMap((rule) => rule.features));
-  return [...new Set(rules.flatMap((rule) => rule.features))].filter((feature) => !known.has(feature)).sort();
+  return { cellId, engine, configuration: configurationOf(cell), rules: loaded, alerts: Object.fromEntries(alerts) };
 };

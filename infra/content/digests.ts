@@ -3,29 +3,32 @@ import { createHash } from 'node:crypto';
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Family } from '../../domain/content/family.ts';
+import type { Rule } from '../../domain/content/rules.ts';
 import { canonicalJson } from '../../events/canonical-json.ts';
 import { pythonVersion } from '../engines/pypi.ts';
 
 export const digestOf = (value: unknown): string => createHash('sha256').update(canonicalJson(value)).digest('hex');
 
-const digestOfBytes = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex');
+export const digestOfBytes = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex');
 
-/** Vectors, controls, differences, own goodware and budgets: everything of a family but its rules. */
+/** What engines are shown to tell good from bad by. */
+export const controlsDigest = ({ controls, language }: Pick<Family, 'controls' | 'language'>): string => {
+  const artefact = (list: readonly Rule[]) => digestOfBytes(language.artefact(list));
+  const { good, bad, skip, input } = controls;
+  return digestOf({ good: artefact(good), bad: artefact(bad), skip: artefact(skip), input: digestOfBytes(input) });
+};
+
+/** Vectors, controls, differences, own goodware and budgets: everything of a family but the text of its rules. */
 export const testDigest = (family: Family): string => {
-  const { controls, vectors, goodware, differences, budgets, language } = family;
+  const { vectors, goodware, differences, budgets, language, rules } = family;
   const named = (list: readonly { readonly name: string; readonly bytes: Uint8Array }[]) =>
     list.map(({ name, bytes }) => ({ name, sha256: digestOfBytes(bytes) }));
   return digestOf({
     language: language.name,
     vectors: vectors.map(({ name, bytes, mustMatch }) => ({ name, sha256: digestOfBytes(bytes), mustMatch })),
     goodware: named(goodware),
-    ...{ differences, budgets },
-    controls: {
-      good: controls.good.map(({ text }) => text),
-      bad: controls.bad.map(({ text }) => text),
-      skip: controls.skip.map(({ text }) => text),
-      input: digestOfBytes(controls.input),
-    },
+    ...{ differences, budgets, rules: rules.length },
+    controls: controlsDigest(family),
   });
 };
 

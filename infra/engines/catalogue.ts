@@ -41,9 +41,14 @@ export const createEngines = (progress: Progress, source: PackSource = packsOfCa
     const packs = await Promise.all(like.map((one) => acquire(`${one.name}@${one.version}`)));
     return packs.filter((pack) => pack !== undefined);
   };
+  const located = new Map<string, Pack>();
   /** Another build that prints the same version is another engine. */
-  const packOf = async (engine: EngineBuild): Promise<Pack | null> =>
-    (await packsLike(engine)).find(({ build }) => engineId(build) === engineId(engine)) ?? null;
+  const packOf = async (engine: EngineBuild): Promise<Pack | null> => {
+    const id = engineId(engine);
+    const pack = located.get(id) ?? (await packsLike(engine)).find(({ build }) => engineId(build) === id) ?? null;
+    if (pack) located.set(id, pack);
+    return pack;
+  };
   return {
     dirOf: async (engine) => (await packOf(engine))?.dir ?? null,
     find: async (engine) => {

@@ -47,7 +47,7 @@ export const testFamily = async (
   };
   const cells = await inParallel(cellsFor(engines, family.configurations, {}), async (cell) => {
     const { rules } = await fitOf(cell.engine);
-    return runCell(tools, { family, cell, rules, ...options }, signal);
+    return runCell(tools, { family, cell, rules, shipped: featuresOf(options.previous), ...options }, signal);
   });
   const gaps = await Promise.all(
     [...fits].map(async ([engine, fit]): Promise<Gap> => ({ engine, rules: (await fit).gaps })),
@@ -59,6 +59,9 @@ export const testFamily = async (
     divergences: findDivergences(observations, family.differences),
   };
 };
+
+const featuresOf = (rules: readonly Rule[] | null): readonly string[] | null =>
+  rules?.flatMap(({ features }) => features) ?? null;
 
 /** Results in the order of `items`. */
 const inParallel = async <T, R>(items: readonly T[], work: (item: T) => Promise<R>): Promise<readonly R[]> => {

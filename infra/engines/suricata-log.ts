@@ -1,21 +1,9 @@
 /** What Suricata wrote, read: pure functions from its event log and its own log to an outcome. */
-import type { EngineRun } from '../../domain/ports.ts';
+import type { BlockedFlow, EngineRun } from '../../domain/ports.ts';
 import type { RuleId } from '../../domain/release.ts';
 import type { Ended } from './isolated.ts';
 
 type Completed = Extract<EngineRun, { kind: 'completed' }>;
-
-/** A flow of which packets were dropped; addresses and ports as in its first dropped packet, null where there is no port. */
-export type BlockedFlow = {
-  readonly capture: string;
-  /** null: no rule is named, the engine dropped it by itself. */
-  readonly ruleId: number | null;
-  readonly protocol: string;
-  readonly srcIp: string;
-  readonly srcPort: number | null;
-  readonly destIp: string;
-  readonly destPort: number | null;
-};
 
 export type SuricataRun =
   | Exclude<EngineRun, Completed>

@@ -40,7 +40,9 @@ export const saveDevices = async (db: Queryable, devices: readonly DeviceRow[]):
        engine_package_version = excluded.engine_package_version, engine_digest = excluded.engine_digest,
        fail_mode = excluded.fail_mode, content_version = excluded.content_version, last_offset = excluded.last_offset,
        changed_at = now()
-     where devices.last_offset < excluded.last_offset`,
+     where devices.last_offset < excluded.last_offset
+       -- imported again, with nothing said by the device itself
+       or (devices.last_offset < 0 and devices.last_offset = excluded.last_offset)`,
     [JSON.stringify(rows)],
   );
 };

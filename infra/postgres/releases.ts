@@ -1,4 +1,5 @@
 /** The read side: releases as the projector folded them. */
+import type { ReleaseHistory } from '../../domain/ports.ts';
 import type { ReleaseState } from '../../domain/release-state.ts';
 import type { StoredEvent } from '../../events/catalogue.ts';
 import type { Queryable } from './pool.ts';
@@ -30,6 +31,17 @@ export const listReleases = async (db: Queryable, filter: ReleaseFilter): Promis
   );
   return rows.map((row) => row.state);
 };
+
+export const createReleaseHistory = (db: Queryable): ReleaseHistory => ({
+  firstUses: async (family) => {
+    const { rows } = await db.query<{ first_use: ReleaseState['firstUse'] }>(
+      `select state->'firstUse' as first_use from releases
+       where family = $1 and phase = 'completed' and json_array_length(state->'firstUse') > 0`,
+      [family],
+    );
+    return rows.flatMap((row) => row.first_use);
+  },
+});
 
 export const saveRelease = async (db: Queryable, { state, headHash }: ReleaseRow): Promise<void> => {
   await db.query(

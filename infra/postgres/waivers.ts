@@ -12,10 +12,11 @@ type Stored = {
   readonly reason: string;
   readonly expires_at: Date;
   readonly decided_by: string[];
+  readonly gates: string[];
 };
 
 const select =
-  'select waiver_id, family, kind, target, source_digest, reason, expires_at, decided_by from waivers where family = $1 order by changed_at, waiver_id';
+  'select waiver_id, family, kind, target, source_digest, reason, expires_at, decided_by, gates from waivers where family = $1 order by changed_at, waiver_id';
 
 const fromRow = (row: Stored): Waiver => ({
   waiverId: row.waiver_id,
@@ -26,6 +27,7 @@ const fromRow = (row: Stored): Waiver => ({
   reason: row.reason,
   expiresAt: row.expires_at.toISOString(),
   by: row.decided_by,
+  ...(row.kind === 'override' ? { gates: row.gates } : {}),
 });
 
 export const createWaivers = (db: Queryable): Waivers => ({
@@ -47,12 +49,13 @@ export const changeWaivers = <T extends { readonly waiver: Waiver | null }>(
     const { waiver } = decided;
     if (waiver) {
       await tx.query(
-        `insert into waivers (waiver_id, family, kind, target, source_digest, reason, expires_at, decided_by)
-         values ($1, $2, $3, $4, $5, $6, $7, $8)
-         on conflict (waiver_id) do update set decided_by = excluded.decided_by, changed_at = now()`,
+        `insert into waivers (waiver_id, family, kind, target, source_digest, reason, expires_at, decided_by, gates)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+         on conflict (waiver_id) do update set decided_by = excluded.decided_by, reason = excluded.reason,
+           expires_at = excluded.expires_at, changed_at = now()`,
         [
           ...[waiver.waiverId, waiver.family, waiver.kind, waiver.target, waiver.sourceDigest, waiver.reason],
-          ...[waiver.expiresAt, waiver.by],
+          ...[waiver.expiresAt, waiver.by, waiver.gates ?? []],
         ],
       );
     }

@@ -13,9 +13,17 @@ import type { ContentFinding } from '../../domain/content/rules.ts';
 import { type Command, decide } from '../../domain/decide.ts';
 import { SigrelError } from '../../domain/errors.ts';
 import { releaseWorkflowId } from '../../domain/ids.ts';
+import { fitRules } from '../../domain/matrix/fit.ts';
 import { enginesOf } from '../../domain/matrix/plan.ts';
-import type { BlobStore, DirectorStore, EngineCatalogue, EvidenceReader, Inventory } from '../../domain/ports.ts';
-import type { Content, Finding, Verdict } from '../../domain/release.ts';
+import type {
+  BlobStore,
+  DirectorStore,
+  EngineCatalogue,
+  EngineRunner,
+  EvidenceReader,
+  Inventory,
+} from '../../domain/ports.ts';
+import type { Content, EngineBuild, Finding, Verdict } from '../../domain/release.ts';
 import { isTerminal, phases, terminalPhases } from '../../domain/release-state.ts';
 import { parsePolicy, policyDigest } from '../../events/policy-schema.ts';
 import { decodeBundle } from '../../infra/content/bundle.ts';
@@ -23,7 +31,8 @@ import { parseFamily } from '../../infra/content/load-family.ts';
 import type { Pool } from '../../infra/postgres/pool.ts';
 import { readRelease } from '../../infra/postgres/releases.ts';
 import { queues } from '../../workflows/queues.ts';
-import type { ReleaseInput, releaseWorkflow } from '../../workflows/release.ts';
+import type { releaseWorkflow } from '../../workflows/release.ts';
+import type { ReleaseInput } from '../../workflows/run.ts';
 import type { CommandAnswer, ReleaseStarted } from './contract.ts';
 
 export type ApiPorts = {
@@ -34,6 +43,7 @@ export type ApiPorts = {
   readonly evidence: EvidenceReader;
   readonly inventory: Inventory;
   readonly catalogue: EngineCatalogue;
+  readonly engines: EngineRunner;
   readonly now: () => number;
 };
 
@@ -62,8 +72,8 @@ const readPolicy = (family: Family) => {
 };
 
 /**
- * Baseline content 1 for every engine of the support contract and of the devices that are enrolled already. Repeating it with
- * the same content changes nothing.
+ * Baseline content 1 for every engine of the support contract and of the devices that are enrolled already; with `misfit: cut`
+ * what of it the engine loads. Repeating it with the same content changes nothing.
  */
 export const initialiseFamily = async (
   ports: ApiPorts,
@@ -71,7 +81,6 @@ export const initialiseFamily = async (
 ): Promise<{ family: string; content: Content }> => {
   const { family } = readBundle(request.bundle);
   readPolicy(family);
-  const bytes = family.language.artefact(family.rules);
   const promised = await Promise.all(family.support.map(({ engine }) => ports.catalogue.find(engine)));
   const enrolled = (await ports.inventory.devices()).map(({ engine }) => engine);
   const engines = enginesOf([
@@ -82,10 +91,14 @@ export const initialiseFamily = async (
     const message = `the family ${family.name} has no engine: name the versions that customers run in support.yaml`;
     throw new SigrelError('SRP_INPUT_SUPPORT', message);
   }
-  const content = await ports.director.initialiseFamily(
-    family.name,
-    engines.map((engine) => ({ engine, bytes })),
-  );
+  const artefacts: { readonly engine: EngineBuild; readonly bytes: Uint8Array }[] = [];
+  for (const engine of engines) {
+    // What an engine does not load would be what every release goes back to.
+    const cut =
+      family.misfit === 'cut' ? await fitRules(ports.engines, engine, family, new AbortController().signal) : null;
+    artefacts.push({ engine, bytes: family.language.artefact(cut?.rules ?? family.rules) });
+  }
+  const content = await ports.director.initialiseFamily(family.name, artefacts);
   return { family: family.name, content };
 };
 

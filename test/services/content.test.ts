@@ -36,7 +36,7 @@ const gradeAll = async (family: Family) => {
   );
   const results = [];
   for (const cell of cells) {
-    const content = { family, rules: family.rules, previous: null, goodware: [], smoke };
+    const content = { family, rules: family.rules, previous: null, shipped: null, goodware: [], smoke };
     const { result } = await testCell({ engines, now: Date.now }, cell, content, new AbortController().signal);
     results.push({ ...result, cellId: `${cell.engine.version}/${cell.mode}` });
   }

@@ -69,7 +69,7 @@ const testAll = async (
       const [cell] = cellsFor([pack.build], family.configurations, {});
       if (!cell) throw new Error('no cell');
       const more = await content(pack);
-      const whole = { family, rules: family.rules, previous: null, goodware: [], smoke: [], ...more };
+      const whole = { family, rules: family.rules, previous: null, shipped: null, goodware: [], smoke: [], ...more };
       tested.set(pack.build.version, await testCell({ engines: runner, now: Date.now }, cell, whole, signal));
     }
   };
@@ -304,7 +304,7 @@ test('two builds that print the same version are two engines', async () => {
   const family = familyOf(rulesOf('good.ndb', ...good));
   const cells = cellsFor([pack.build, other], family.configurations, {});
   expect(new Set(cells.map(({ cellId }) => cellId)).size).toBe(2);
-  const content = { family, rules: family.rules, previous: null, goodware: [], smoke: [] };
+  const content = { family, rules: family.rules, previous: null, shipped: null, goodware: [], smoke: [] };
   for (const cell of cells) {
     const { result } = await testCell({ engines, now: Date.now }, cell, content, signal);
     const isOther = cell.engine.digest === other.digest;

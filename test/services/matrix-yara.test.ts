@@ -79,7 +79,7 @@ const testAll = async (
       const [cell] = cellsFor([pack.build], family.configurations, {});
       if (!cell) throw new Error('no cell');
       const more = await content(pack);
-      const whole = { family, rules: family.rules, previous: null, goodware: [], smoke: [], ...more };
+      const whole = { family, rules: family.rules, previous: null, shipped: null, goodware: [], smoke: [], ...more };
       tested.set(named(pack.build), await testCell({ engines: runner, now: Date.now }, cell, whole, signal));
     }
   };
@@ -532,7 +532,7 @@ describe('what an engine is', () => {
     const family = familyOf(rulesOf(goodRules));
     const cells = cellsFor([pack.build, other], family.configurations, {});
     expect(new Set(cells.map(({ cellId }) => cellId)).size).toBe(2);
-    const content = { family, rules: family.rules, previous: null, goodware: [], smoke: [] };
+    const content = { family, rules: family.rules, previous: null, shipped: null, goodware: [], smoke: [] };
     for (const cell of cells) {
       const { result } = await testCell({ engines: counting, now: Date.now }, cell, content, signal);
       if (cell.engine.digest === pack.build.digest) expect(result.verdict).toBe('pass');

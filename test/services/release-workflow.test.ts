@@ -1,5 +1,6 @@
 /** Every path of a release, on the real Temporal server, with scripted activities: which events, in which order, which end. */
 import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
+import type { Cell, Waiver } from '../../domain/release.ts';
 import type { ReleaseEventType } from '../../events/catalogue.ts';
 import {
   evidence,
@@ -128,7 +129,7 @@ describe.concurrent('a release that is blocked before anybody is offered it', ()
       answers: {
         compareCells: async ({ observed }) => {
           expect(observed).toEqual([]); // these cells have no details in a store
-          return { divergences: [divergence(['old/ids'], ['new/ids', 'newest/ids'])] };
+          return { divergences: [divergence(['old/ids'], ['new/ids', 'newest/ids'])], different: ['old/ids'] };
         },
       },
     });
@@ -173,6 +174,37 @@ describe.concurrent('a release that is blocked before anybody is offered it', ()
     expect(end.types).not.toContain('CellOverridden');
   });
 
+  test('an override lets pass the gates that had failed when it was asked for, and nothing that failed since', async () => {
+    const red = (cell: Cell, gates: readonly string[]) => {
+      const { result, ...more } = tested(cell, gates.length === 0 ? 'pass' : 'fail');
+      const failed = gates.map((gate) => ({
+        ...({ gate, verdict: 'fail', observed: 1, operator: '==', limit: 0, details: [] } as const),
+      }));
+      return { ...more, result: { ...result, gates: failed } };
+    };
+    const endWith = async (id: string, gates: readonly string[]) => {
+      const override = (target: string): Waiver => ({
+        ...{ waiverId: target, family: id, kind: 'override', target, sourceDigest: '0'.repeat(64), reason: 'r' },
+        ...{ gates: ['budget-load', 'must-match'], expiresAt: '2999-01-01', by: ['ann', 'bob'] },
+      });
+      const release = await releases.start(id, {
+        answers: {
+          runMatrixCell: async ({ cell }) => red(cell, gates),
+          readOverrides: async () => ({
+            overrides: ['ids', 'ips'].map((mode) => override(`suricata-7.0.10-00000000/${mode}`)),
+          }),
+        },
+      });
+      return release.end();
+    };
+    const known = await endWith('override-known', ['budget-load']);
+    expect(known.phase).toBe('completed');
+    expect(known.types.filter((type) => type === 'CellOverridden')).toHaveLength(2);
+    const other = await endWith('override-other', ['budget-load', 'goodware']);
+    expect(other).toMatchObject({ phase: 'blocked', reasonCode: 'matrix-failed' });
+    expect(other.types).not.toContain('CellOverridden');
+  });
+
   test('no cells: nothing was tested, so nothing passed', async () => {
     const release = await releases.start('no-cells', {
       answers: { planMatrix: async () => ({ cells: [], fleetDevices: 0 }) },
@@ -193,6 +225,103 @@ describe.concurrent('a release that is blocked before anybody is offered it', ()
       reason: 'the inventory cannot be read',
     });
     expect(end.types).toEqual([...built, 'ReleaseFailed']);
+  });
+});
+
+describe.concurrent('the field as a stage opens', () => {
+  const cellOf = (engine: string): Cell => ({
+    cellId: `suricata-${engine}-00000000/ids`,
+    engine: { name: 'suricata', version: engine, packageVersion: '1', digest: '0'.repeat(64) },
+    ...{ mode: 'ids', devices: 1 },
+  });
+  const segmentOf = (engine: string) => `suricata-${engine}-00000000/fail-open`;
+
+  test('an engine that is excluded in mid-release is offered nothing more, and is no part of the steady content', async () => {
+    let plans = 0;
+    const opened: Readonly<Record<string, number>>[] = [];
+    const artefact = (engine: string) => ({
+      ...{ engine: `suricata-${engine}-00000000`, path: engine, sha256: '0'.repeat(64), length: 1 },
+    });
+    const content = (contentVersion: number) => ({
+      ...{ contentVersion, releaseId: 'excluded', artefacts: [artefact('6.0.1'), artefact('7.0.10')] },
+    });
+    let steady: readonly string[] = [];
+    const release = await releases.start('excluded', {
+      answers: {
+        planMatrix: async () => {
+          plans += 1; // for the matrix, for the first stage, for the second one
+          return { cells: (plans < 3 ? ['6.0.1', '7.0.10'] : ['7.0.10']).map(cellOf), fleetDevices: 2 };
+        },
+        signRelease: async () => ({
+          ...{ threshold: 1, signatures: [{ keyId: 'k', signer: 'k' }] },
+          ...{ release: content(2), rollback: content(3), previous: content(1) },
+        }),
+        planRollout: async ({ policy }) => ({
+          salt: 'salt',
+          stages: policy.stages.map(({ name }, index) => {
+            const both = { [segmentOf('6.0.1')]: index + 1, [segmentOf('7.0.10')]: index + 1 };
+            return { name, thresholds: both, devices: both };
+          }),
+        }),
+        openStage: async ({ thresholds }) => {
+          opened.push(thresholds);
+          return { directorVersion: opened.length };
+        },
+        completeRollout: async ({ release: { artefacts } }) => {
+          steady = artefacts.map(({ engine }) => engine);
+          return { directorVersion: 9, counts: {} };
+        },
+      },
+    });
+    const end = await release.end();
+    expect(end.phase).toBe('completed');
+    expect(opened).toEqual([
+      { [segmentOf('6.0.1')]: 1, [segmentOf('7.0.10')]: 1 },
+      { [segmentOf('6.0.1')]: 1, [segmentOf('7.0.10')]: 2 },
+    ]);
+    expect(dataOf(end, 'StageOpened').at(-1)).toMatchObject({ thresholds: opened[1] });
+    expect(steady).toEqual(['suricata-7.0.10-00000000']);
+  });
+
+  test('a field that cannot be looked at holds what runs well, and does not roll it back', async () => {
+    let plans = 0;
+    const release = await releases.start('field-unknown', {
+      answers: {
+        planMatrix: async () => {
+          plans += 1;
+          if (plans === 3) throw final('a pack has changed');
+          return { cells: [cellOf('7.0.10')], fleetDevices: 1 };
+        },
+      },
+    });
+    await release.inPhase('held');
+    expect((await release.state()).hold).toMatchObject({
+      ...{ reasonCode: 'engine-untested', reason: expect.stringContaining('a pack has changed') },
+    });
+    await release.command('resume', 'sre');
+    const end = await release.end();
+    expect(end.phase).toBe('completed');
+    expect(end.types).not.toContain('ReleaseHalted');
+  });
+
+  test('cells are compared as the field is now: a difference that has left it stops nobody', async () => {
+    const divergence = { rule: 7, input: 'empty', alerting: ['old/ids'], silent: ['new/ids', 'newest/ids'] };
+    let compared = 0;
+    const release = await releases.start('difference-left', {
+      answers: {
+        compareCells: async () => {
+          compared += 1; // the matrix, the first stage, the second one, and again
+          return compared === 3
+            ? { divergences: [divergence], different: ['old/ids'] }
+            : { divergences: [], different: [] };
+        },
+      },
+    });
+    await release.inPhase('held');
+    await release.command('resume', 'sre');
+    const end = await release.end();
+    expect(end.phase).toBe('completed');
+    expect(dataOf(end, 'DivergenceFound')).toEqual([{ divergences: [divergence] }, { divergences: [] }]);
   });
 });
 

@@ -4,11 +4,15 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { Family } from '../../domain/content/family.ts';
+import type { MatrixTools } from '../../domain/matrix/run-cell.ts';
 import { type TestedCell, testCell } from '../../domain/matrix/test-cell.ts';
+import type { EngineRunner } from '../../domain/ports.ts';
 import type { Cell, EngineBuild } from '../../domain/release.ts';
+import { controlsDigest, digestOf, digestOfBytes, runnerDigest, testDigest } from '../../infra/content/digests.ts';
 import { loadFamily } from '../../infra/content/load-family.ts';
 import { defaultLimits } from '../../infra/engines/isolated.ts';
-import type { Pack } from '../../infra/engines/packs.ts';
+import { testFamily } from '../../infra/engines/local-matrix.ts';
+import { acquirePacks, type Pack } from '../../infra/engines/packs.ts';
 import { createEngineRunner } from '../../infra/engines/runner.ts';
 
 const build: EngineBuild = {
@@ -51,7 +55,7 @@ ${script}
 
 const grade = (pack: Pack, wallMs = 20_000): Promise<TestedCell> => {
   const engines = createEngineRunner([pack], { ...defaultLimits, wallMs });
-  const content = { family, rules: family.rules, previous: null, goodware: [], smoke: [] };
+  const content = { family, rules: family.rules, previous: null, shipped: null, goodware: [], smoke: [] };
   return testCell({ engines, now: Date.now }, cell, content, new AbortController().signal);
 };
 const reasons = ({ result }: TestedCell) =>
@@ -105,5 +109,35 @@ control; say 1 3`;
     expect(tested.result.verdict).toBe('error');
     expect(reasons(tested)).toEqual([['result', 'error', 'none']]);
     await expect(readFile(join(pack.dir, 'runs'))).rejects.toThrow();
+  });
+
+  test('dies at the 20th cell of a matrix: that cell is red, whatever the nineteen before it said', async () => {
+    const [real] = await acquirePacks(() => {}, ['suricata@7.0.10']);
+    if (!real) throw new Error('no pack of suricata 7.0.10');
+    const builds = Array.from({ length: 20 }, (_, n) => ({
+      ...build,
+      digest: String(n).padStart(8, '0').padEnd(64, '0'),
+    }));
+    const runner = createEngineRunner([real]);
+    const dying = createEngineRunner([await stub('twentieth', 'kill -SEGV $$')]);
+    const asked = new Set<string>();
+    const engines: EngineRunner = {
+      run: async (engine, input, signal) => {
+        asked.add(engine.digest);
+        const position = [...asked].indexOf(engine.digest);
+        return position < 19 ? runner.run(real.build, input, signal) : dying.run(build, input, signal);
+      },
+    };
+    const none = { get: async () => null, put: async () => {} };
+    const tools: MatrixTools = {
+      ...{ engines, cells: none, qualified: none, goodware: async () => null, smoke: [], now: Date.now },
+      ...{ digestOf, digestOfBytes, controlsDigest, testDigest, runnerDigest },
+    };
+    const configurations = [{ name: 'ids', mode: 'ids' as const }];
+    const matrix = await testFamily(tools, { ...family, configurations }, builds, { previous: null, from: 'test' });
+    const verdicts = matrix.cells.map(({ result }) => result.verdict);
+    expect(verdicts.filter((verdict) => verdict === 'pass')).toHaveLength(19);
+    const last = matrix.cells.find(({ result }) => result.verdict !== 'pass');
+    expect(last?.result.gates.map(({ gate, observed }) => [gate, observed])).toContainEqual(['controls', 'signal']);
   });
 });

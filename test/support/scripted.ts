@@ -27,7 +27,8 @@ import { policyDigest } from '../../events/policy-schema.ts';
 import { type StreamReport, verifyStream } from '../../events/verify.ts';
 import { bundleWorkflows } from '../../services/worker.ts';
 import { queues } from '../../workflows/queues.ts';
-import type { ReleaseInput, ReleaseOutcome, releaseWorkflow } from '../../workflows/release.ts';
+import type { ReleaseOutcome, releaseWorkflow } from '../../workflows/release.ts';
+import type { ReleaseInput } from '../../workflows/run.ts';
 import { counts, sampleVerdict } from './streams.ts';
 
 type Activities = RecordActivities &
@@ -101,6 +102,7 @@ export const cellResult = (cell: Cell, verdict: CellResult['verdict'] = 'pass'):
 export const tested = (cell: Cell, verdict: CellResult['verdict'] = 'pass') => ({
   result: cellResult(cell, verdict),
   firstUse: [],
+  requalified: null,
 });
 export const evidence = (stage: number): StageEvidence => ({
   ...{ stage, lastTick: 10 + stage, counts: counts(0, 0), statA: 0.1, statB: 0.1, leading: 'crash/*', waitingFor: [] },
@@ -174,11 +176,11 @@ const goodAnswers = (world: World): Activities => {
     buildRelease: async () => ({
       ok: true,
       bundle: { bundleDigest: digest, rules: 2, vectors: 2, contentVersion: 2, artefacts: [] },
-      ...{ gaps: [], excluded: [] },
+      ...{ gaps: [], excluded: [], waysBack: [] },
     }),
     planMatrix: async () => ({ cells: [cellOf('ids'), cellOf('ips')], fleetDevices: 3 }),
     runMatrixCell: async ({ cell }) => tested(cell),
-    compareCells: async () => ({ divergences: [] }),
+    compareCells: async () => ({ divergences: [], different: [] }),
     readOverrides: async () => ({ overrides: [] }),
     signRelease: async () => ({
       threshold: 2,

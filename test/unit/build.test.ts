@@ -26,6 +26,8 @@ const worker = (options: {
   readonly waivers?: readonly Waiver[];
   readonly lost?: (build: EngineBuild) => readonly string[];
   readonly now?: number;
+  /** Steady content: rules by engine id. */
+  readonly steady?: Readonly<Record<string, string>>;
 }) => {
   const blobs = new Map<string, Uint8Array>();
   const put = async (bytes: Uint8Array) => {
@@ -41,7 +43,13 @@ const worker = (options: {
       ...{ errors: [], wallMs: 1, peakBytes: null },
     };
   };
-  const steady = { contentVersion: 1, releaseId: 'baseline', artefacts: [] };
+  const artefacts = Object.entries(options.steady ?? {}).map(([id, text]) => {
+    const bytes = new TextEncoder().encode(text);
+    const sha256 = createHash('sha256').update(bytes).digest('hex');
+    blobs.set(sha256, bytes);
+    return { engine: id, path: `content/ips/1/${id}.rules`, sha256, length: bytes.length };
+  });
+  const document = { steady: { contentVersion: 1, releaseId: 'baseline', artefacts }, rollback: null };
   const ports = {
     blobs: { put, get: async (digest: string) => blobs.get(digest) ?? new Uint8Array() },
     openBundle: (bytes: Uint8Array) => parseFamily(decodeBundle(bytes)),
@@ -51,7 +59,7 @@ const worker = (options: {
     },
     waivers: { list: async () => options.waivers ?? [] },
     engines: { run },
-    director: { nextContentVersion: async () => 2, read: async () => ({ document: { steady } }) },
+    director: { nextContentVersion: async () => 2, read: async () => ({ document }) },
     now: () => options.now ?? Date.parse('2026-11-26'),
     heartbeat: () => {},
     cancelled: () => new AbortController().signal,
@@ -107,6 +115,25 @@ describe('a build', () => {
     const { bundle, gaps } = await worker({ devices: fleet, lost }).build(await filesOf('families/ips'));
     expect(gaps).toEqual([]);
     expect(new Set(bundle.artefacts.map(({ sha256 }) => sha256)).size).toBe(1);
+  });
+
+  test('an engine goes back to what it has; one that is new to the fleet to what of that fits it', async () => {
+    const text = (...sids: number[]) =>
+      sids.map((sid) => `alert tcp any any -> any any (msg:"m"; sid:${sid}; rev:1;)\n`).join('');
+    const eight = engine('suricata', '8.0.8');
+    const devices = [...fleet, device('e', eight)];
+    const misfits = (build: EngineBuild) => (build.version === '8.0.8' ? ['5'] : []);
+    const backOf = async (steady: Readonly<Record<string, string>>, changes: Readonly<Record<string, string>> = {}) => {
+      const { build, blobs } = worker({ devices, lost: misfits, steady });
+      const { waysBack } = await build(await filesOf('families/ips', changes));
+      const found = waysBack.find(({ engine: id }) => id === engineId(eight));
+      return new TextDecoder().decode(blobs.get(found?.sha256 ?? ''));
+    };
+    expect(await backOf({ [engineId(eight)]: text(4), [engineId(six)]: text(5) })).toBe(text(4));
+    expect(await backOf({ [engineId(six)]: text(5, 6), [engineId(seven)]: text(5, 6) })).toBe(text(5, 6));
+    // Content that was cut for others is cut for the new one as well.
+    expect(await backOf({ [engineId(six)]: text(6), [engineId(seven)]: text(5, 6) })).toBe(text(6));
+    expect(await backOf({ [engineId(six)]: text(5, 6), [engineId(seven)]: text(5, 6) }, cut)).toBe(text(6));
   });
 
   test('an engine that two people excluded, or whose end has come, gets nothing; others do', async () => {

@@ -53,6 +53,55 @@ describe('a family folder', () => {
       : loaded.findings.map((f) => `${f.file}${f.line ? `:${f.line}` : ''} ${f.message}`).join('\n');
   };
 
+  test.each<[string, Readonly<Record<string, string | Uint8Array>>, string]>([
+    ['a good capture without packets', { 'goodware/a.pcap': new Uint8Array(3) }, 'goodware/a.pcap holds no IP packet'],
+    [
+      'a good capture with the addresses of a vector',
+      { 'goodware/a.pcap': pcap('10.1.0.1', '10.7.0.2') },
+      'goodware/a.pcap address 10.1.0.1 is also in one',
+    ],
+    [
+      'a good capture with the addresses of the control',
+      { 'goodware/a.pcap': pcap('10.9.0.1', '10.7.0.2') },
+      'goodware/a.pcap address 10.9.0.1 is also in the control',
+    ],
+    [
+      'good captures of one name',
+      { 'goodware/a b.pcap': pcap('10.7.0.1', '10.7.0.2'), 'goodware/a_b.pcap': pcap('10.8.0.1', '10.8.0.2') },
+      'is called goodware_a_b.pcap in a run',
+    ],
+    [
+      'a budget without end',
+      { 'family.yaml': 'name: ips\nengine: suricata\nmodes: [ids]\nbudgets: { load: .inf }\n' },
+      'family.yaml:4 budgets.load is Infinity',
+    ],
+    [
+      'a budget of a name that every object has',
+      { 'family.yaml': 'name: ips\nengine: suricata\nmodes: [ids]\nbudgets: { toString: 2 }\n' },
+      'family.yaml:4 budgets.toString is 2',
+    ],
+    [
+      'a whole that may be cut',
+      { 'family.yaml': 'name: ips\nengine: suricata\nmodes: [ids]\nbudgets: { cut: 1 }\n' },
+      'family.yaml:4 budgets.cut is 1',
+    ],
+    [
+      'an end that was announced yesterday',
+      { 'support.yaml': '- { engine: suricata@6.0.1, notice: 2026-11-01, endOfLife: 2026-11-20 }\n' },
+      'support.yaml:1 suricata@6.0.1 ends on 2026-11-20, told on 2026-11-01: expected a notice of at least 30 days',
+    ],
+    [
+      'a vector with a name that is given by the product',
+      {
+        'vectors.yaml':
+          '- { name: control, capture: one.pcap, mustMatch: [1, 2] }\n- { name: two, capture: two.pcap, mustMatch: [] }\n',
+      },
+      'vectors.yaml:1 vector 1: name is "control"',
+    ],
+  ])('%s is a finding', async (_name, changes, words) => {
+    expect(await problems(changes)).toContain(words);
+  });
+
   test('an exception of ClamAV needs no vector: it is never told', async () => {
     const target = join(dir, 'exception');
     await cp(join(import.meta.dirname, '..', '..', 'examples', 'families', 'av'), target, { recursive: true });

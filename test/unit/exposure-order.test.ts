@@ -6,6 +6,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { createHaltActivities } from '../../activities/halt.ts';
 import { createPublishActivities } from '../../activities/publish.ts';
 import { createRolloutActivities } from '../../activities/rollout.ts';
+import { goodContent } from '../../domain/director.ts';
 import { defaultPolicy } from '../../domain/policy.ts';
 import type { DirectorStore } from '../../domain/ports.ts';
 import { type Content, engineId } from '../../domain/release.ts';
@@ -79,9 +80,11 @@ const prepare = async (releaseId: string) => {
   const bytes = new TextEncoder().encode(releaseId);
   const path = `content/${family}/${contentVersion}/${engineId(engine)}.rules`;
   const artefacts = [{ engine: engineId(engine), path, sha256: await blobs.put(bytes), length: bytes.length }];
+  const { document: before } = await director.read(family);
   const publish = createPublishActivities({ director });
   const { release, rollback } = await publish.signRelease({
     ...{ releaseId, family, contentVersion, artefacts, bundleDigest: 'b'.repeat(64) },
+    waysBack: goodContent(before).artefacts.map(({ engine: id, sha256, length }) => ({ engine: id, sha256, length })),
   });
   await publish.publishContent({ releaseId, family, release, rollback });
   const open = (stage: number) =>

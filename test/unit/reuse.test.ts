@@ -1,8 +1,11 @@
 import { describe, expect, test } from 'vitest';
+import type { Family } from '../../domain/content/family.ts';
+import { languageOf } from '../../domain/content/language.ts';
 import { type CellIdentity, type KeptCell, keyOf, testOrReuse } from '../../domain/matrix/reuse.ts';
+import { type MatrixTools, runCell } from '../../domain/matrix/run-cell.ts';
 import type { TestedCell } from '../../domain/matrix/test-cell.ts';
 import type { Cell, CellResult } from '../../domain/release.ts';
-import { digestOf } from '../../infra/content/digests.ts';
+import { controlsDigest, digestOf, digestOfBytes, testDigest } from '../../infra/content/digests.ts';
 
 const cell: Cell = {
   cellId: 'yara-4.0.5-00000000/scan',
@@ -10,7 +13,7 @@ const cell: Cell = {
   mode: 'scan',
   devices: 1,
 };
-const identity: CellIdentity = { artefact: 'a', previous: null, tests: 't', goodware: 'g', runner: 'r' };
+const identity: CellIdentity = { artefact: 'a', previous: null, shipped: null, tests: 't', goodware: 'g', runner: 'r' };
 const key = (of: Cell = cell, what: CellIdentity = identity) => keyOf(of, what, digestOf);
 
 const tested = (verdict: CellResult['verdict'], failing: string[] = []): TestedCell => ({
@@ -18,7 +21,7 @@ const tested = (verdict: CellResult['verdict'], failing: string[] = []): TestedC
     ...{ cellId: cell.cellId, verdict, rulesExpected: 1, rulesLoaded: 1, wallMs: 1_000 },
     gates: failing.map((gate) => ({ gate, verdict: 'fail', observed: 0, operator: '==', limit: 1, details: [] })),
   },
-  ...{ observation: null, notLoaded: [], firstUse: [] },
+  ...{ observation: null, notLoaded: [], faults: [], repeatable: true, firstUse: [] },
 });
 const store = () => {
   const kept = new Map<string, KeptCell>();
@@ -65,7 +68,8 @@ describe('a cell that was tested before', () => {
   test.each<[string, TestedCell, number]>([
     ['void', tested('void', ['controls']), 2],
     ['an error', tested('error', ['result']), 2],
-    ['without a result', tested('fail', ['result']), 2],
+    ['without a result', { ...tested('fail', ['result']), repeatable: false }, 2],
+    ['red by a run that was ended', { ...tested('fail', ['goodware']), repeatable: false }, 2],
     ['over its budget', tested('fail', ['budget-scan']), 2],
     ['red by what the engine said', tested('fail', ['rules-loaded']), 1],
   ])('%s: tested %i times', async (_name, said, times) => {
@@ -78,5 +82,65 @@ describe('a cell that was tested before', () => {
       });
     }
     expect(runs).toBe(times);
+  });
+
+  test('is told by the name that its configuration has now', async () => {
+    const ports = { cells: store(), now: () => 0 };
+    const observation = { cellId: cell.cellId, engine: cell.engine, configuration: 'scan', rules: ['r'], alerts: {} };
+    const run = (of: Cell) => testOrReuse(ports, 'key', of, 'r-1', async () => ({ ...tested('pass'), observation }));
+    await run(cell);
+    const renamed = { ...cell, cellId: 'yara-4.0.5-00000000/deep' };
+    expect((await run(renamed)).observation).toMatchObject({ cellId: renamed.cellId, configuration: 'deep' });
+  });
+});
+
+describe('what the key is made of', () => {
+  const engines = { run: async () => null };
+  const keys: string[] = [];
+  const tools: MatrixTools = {
+    ...{ engines, smoke: [], digestOf, digestOfBytes, controlsDigest, testDigest, now: () => 0 },
+    cells: {
+      get: async (name) => {
+        keys.push(name);
+        return null;
+      },
+      put: async () => {},
+    },
+    qualified: { get: async () => null, put: async () => {} },
+    goodware: async () => null,
+    runnerDigest: async () => 'r',
+  };
+  const yara = languageOf('yara');
+  const rulesOf = (text: string) => yara.parse('a.yar', text).rules;
+  const content = rulesOf('rule a { condition: true }');
+  const controls = { good: content, bad: content, skip: [], input: new Uint8Array(), mustMatch: ['a'] };
+  const family: Family = {
+    ...{ name: 'y', language: yara, misfit: 'block', vectorsRequired: false, goodware: [], support: [], policy: {} },
+    ...{ configurations: [], budgets: { load: 2, memory: 2, scan: 2, cut: 0.5 }, rules: content, vectors: [] },
+    ...{ differences: [], controls },
+  };
+  const keyWith = async (more: Partial<Parameters<typeof runCell>[1]>): Promise<string> => {
+    const all = { family, cell, rules: content, previous: null, shipped: null, from: 'r-1', ...more };
+    await runCell(tools, all, new AbortController().signal);
+    return keys.at(-1) ?? '';
+  };
+
+  test('the bytes that the engine gets, not only the text of each rule', async () => {
+    const imported = rulesOf('import "pe"\nrule a { condition: pe.is_pe }');
+    const [first] = imported;
+    if (!first) throw new Error('no rule');
+    const without = [{ ...first, features: first.features.filter((name) => !name.startsWith('import:')) }];
+    const all = [
+      await keyWith({}),
+      await keyWith({ rules: imported }),
+      await keyWith({ rules: without }),
+      await keyWith({ previous: imported }),
+      await keyWith({ previous: without }),
+      await keyWith({ shipped: ['import:pe'] }),
+      await keyWith({ family: { ...family, controls: { ...controls, good: imported } } }),
+      await keyWith({ family: { ...family, controls: { ...controls, good: without } } }),
+    ];
+    expect(new Set(all).size).toBe(all.length);
+    expect(await keyWith({})).toBe(all[0]);
   });
 });

@@ -25,7 +25,7 @@ const bytes = (...values: number[]) => Uint8Array.from(values);
 const family: Family = {
   ...{ name: 'ips', language: suricata, misfit: 'block', vectorsRequired: true, goodware: [], support: [], policy: {} },
   configurations: [{ name: 'ips', mode: 'ips' }],
-  budgets: { load: 2, memory: 1.5, scan: 2 },
+  budgets: { load: 2, memory: 1.5, scan: 2, cut: 0.5 },
   rules: rulesOf(1, 2, 3),
   vectors: [
     { name: 'one', bytes: bytes(1), mustMatch: [1] },
@@ -75,7 +75,15 @@ const grade = async (change: Change = (said) => said, content: Partial<CellConte
       return change(honest(input), input, runs);
     },
   };
-  const all: CellContent = { family, rules: family.rules, previous: null, goodware: [], smoke: [], ...content };
+  const all: CellContent = {
+    family,
+    rules: family.rules,
+    previous: null,
+    shipped: null,
+    goodware: [],
+    smoke: [],
+    ...content,
+  };
   const tested = await testCell({ engines, now: () => 0 }, of, all, new AbortController().signal);
   const gateOf = (name: string) => tested.result.gates.find((gate) => gate.gate === name);
   const red = tested.result.gates.filter((gate) => gate.verdict !== 'pass').map((gate) => gate.gate);
@@ -196,6 +204,28 @@ describe('the gates of a cell', () => {
     expect((await grade((said) => said, { goodware })).verdict).toBe('pass');
   });
 
+  test('where no vector has to match, the control shows that a run over good files looks at all', async () => {
+    const goodware = [{ name: 'good.agent.1', bytes: bytes(99) }];
+    const content = { family: { ...family, vectors: [] }, goodware };
+    const blind: Change = (said, input) =>
+      input.inputs.some(({ name }) => name === 'good.agent.1') ? { ...said, alerts: [] } : said;
+    expect((await grade(blind, content)).red).toEqual(['goodware']);
+    expect((await grade(blind, content)).verdict).toBe('void');
+    expect((await grade((said) => said, content)).verdict).toBe('pass');
+  });
+
+  test('traffic that is dropped without an alert is blocked, too', async () => {
+    const smoke = [{ name: 'update-server', bytes: bytes(98) }];
+    const ends = { protocol: 'TCP', srcIp: '203.0.113.10', srcPort: 1, destIp: '203.0.113.20', destPort: 80 };
+    const flow = (ruleId: number | null) => [{ capture: 'update-server', ruleId, ...ends }];
+    const dropping = (ruleId: number | null) =>
+      onContent((said, input) => (input.failMode ? { ...said, blockedFlows: flow(ruleId) } : said));
+    const noalert = await grade(dropping(2), { smoke });
+    expect(noalert.gateOf('traffic-smoke')).toMatchObject({ verdict: 'fail', details: [{ rule: 2 }, { rule: 2 }] });
+    const policy = await grade(dropping(null), { smoke });
+    expect(policy.gateOf('traffic-smoke')?.details[0]?.words).toBe('fail-open: the engine dropped what devices need');
+  });
+
   test('traffic that a device needs is blocked, in one fail mode or in both', async () => {
     const smoke = [{ name: 'update-server', bytes: bytes(98) }];
     const block = (failMode: string): Change =>
@@ -225,17 +255,35 @@ describe('the gates of a cell', () => {
   });
 
   const previous = rulesOf(1, 2);
+  const shipped = previous.flatMap(({ features }) => features);
 
   test('revert: the previous release must load, and the new one then does what it did at first', async () => {
     const good = await grade((said) => said, { previous });
     expect(good.verdict).toBe('pass');
     expect(good.gateOf('revert')).toMatchObject({ verdict: 'pass', observed: '2 rules' });
     const old = (input: EngineInput) => !new TextDecoder().decode(input.rules).includes('sid:3;');
+    let loads = 0;
     const broken = await grade(
-      onContent((said, input) => (old(input) ? { ...said, loaded: 1 } : said)),
+      onContent((said, input) => {
+        if (!old(input)) return said;
+        loads += 1;
+        return loads === 2 ? { ...said, loaded: 1 } : said;
+      }),
       { previous },
     );
     expect(broken.red).toEqual(['revert']);
+    const dying = await grade(
+      onContent((said, input) => (old(input) && input.inputs.length > 0 ? dead : said)),
+      { previous },
+    );
+    expect(dying.red).toContain('revert');
+    // No release could ever mend what was broken before it: that is named, and held against nobody.
+    const lame = await grade(
+      onContent((said, input) => (old(input) ? { ...said, loaded: 1 } : said)),
+      { previous },
+    );
+    expect(lame.red).toEqual([]);
+    expect(lame.gateOf('revert')?.details[0]?.words).toContain('this engine loads 1 of 2 rules');
     let whole = 0;
     const forgets = await grade(
       onContent((said, input) => {
@@ -267,12 +315,60 @@ describe('the gates of a cell', () => {
   test('features that were never shipped pass, and are told', async () => {
     const more = parseRules('b.rules', rule(3, 'entropy:value > 4;')).rules;
     const { verdict, firstUse, gateOf } = await grade((said) => said, {
-      rules: [...rulesOf(1, 2), ...more],
-      previous,
+      ...{ rules: [...rulesOf(1, 2), ...more], previous, shipped },
     });
     expect(verdict).toBe('pass');
     expect(firstUse).toEqual(['entropy']);
     expect(gateOf('first-use')).toMatchObject({ observed: 1, details: [{ words: 'entropy' }] });
+  });
+
+  test('to an engine that is new to the fleet everything is a first use, whatever it would go back to', async () => {
+    const { firstUse } = await grade((said) => said, { previous, shipped: [] });
+    expect(firstUse.length).toBeGreaterThan(0);
+    expect((await grade((said) => said, { previous, shipped })).firstUse).toEqual([]);
+  });
+
+  test('one input that became slow is found among many, where it can have become so', async () => {
+    // Twenty inputs of 100 ms each: one that takes 400 ms is lost in the whole, and none of the others is over.
+    const many = Array.from({ length: 20 }, (_, n) => ({ name: `v${n}`, bytes: bytes(99), mustMatch: [] }));
+    const own = { ...family, vectors: many };
+    const timed = (slow: string | null) =>
+      onContent((said, input) => {
+        const isNew = new TextDecoder().decode(input.rules).includes('sid:3;');
+        const each = input.inputs.map(({ name }) => (isNew && name === slow ? 400 : 100));
+        return { ...said, wallMs: 50 + each.reduce((sum, ms) => sum + ms, 0) };
+      });
+    const found = await grade(timed('v7'), { family: own, previous });
+    expect(found.red).toEqual(['budget-vector']);
+    expect(found.gateOf('budget-vector')?.details).toEqual([
+      { vector: 'v7', words: 'alone 400 ms, with the previous release 100 ms' },
+    ]);
+    expect((await grade(timed(null), { family: own, previous })).red).toEqual([]);
+  });
+
+  test('previous content that cannot be measured leaves the budgets unknown, not kept', async () => {
+    const old = (input: EngineInput) => !new TextDecoder().decode(input.rules).includes('sid:3;');
+    const { verdict, gateOf } = await grade(
+      onContent((said, input) => (old(input) && input.inputs.length === 0 ? dead : said)),
+      { previous },
+    );
+    expect(verdict).toBe('error');
+    expect(gateOf('budget-load')).toMatchObject({ verdict: 'error', observed: 'none' });
+  });
+
+  test('a run that was ended is no finding that would be found again', async () => {
+    const goodware = [{ name: 'good.agent.1', bytes: bytes(99) }];
+    const late = onContent((said, input) => (input.inputs.some(({ name }) => name === 'good.agent.1') ? dead : said));
+    expect(await grade(late, { goodware })).toMatchObject({ verdict: 'fail', repeatable: false });
+    expect(await grade(lose(2))).toMatchObject({ verdict: 'fail', repeatable: true });
+  });
+
+  test('an artefact of which most was cut is red, and so is an empty one', async () => {
+    const cut: Family = { ...family, misfit: 'cut' };
+    expect((await grade((said) => said, { family: cut, rules: rulesOf(1, 2) })).verdict).toBe('pass');
+    expect((await grade((said) => said, { family: cut, rules: rulesOf(1) })).red).toContain('coverage');
+    const none = await grade((said) => said, { family: { ...cut, budgets: { ...cut.budgets, cut: 0.99 } }, rules: [] });
+    expect(none.gateOf('coverage')).toMatchObject({ verdict: 'fail', observed: 0, limit: 1 });
   });
 
   test('rules that were cut are expected nowhere', async () => {
@@ -316,7 +412,7 @@ describe('a language in which one faulty rule refuses the whole file', () => {
         };
       },
     };
-    const content = { family: files, rules: files.rules, previous: null, goodware: [], smoke: [] };
+    const content = { family: files, rules: files.rules, previous: null, shipped: null, goodware: [], smoke: [] };
     return { ...(await testCell({ engines, now: () => 0 }, scan, content, new AbortController().signal)), seen };
   };
 

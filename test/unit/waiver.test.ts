@@ -27,6 +27,16 @@ describe('two people decide', () => {
     expect(decide([granted.waiver], { by: 'eve' })).toMatchObject({ ok: false, code: 'SRP_RULE_WAIVER' });
   });
 
+  test('what is in force is what both said: the reasons of both, and the earlier end', () => {
+    const granted = decide([proposed()], { by: 'bob', reason: 'they are replaced', expiresAt: '2026-12-24' });
+    expect(granted).toMatchObject({
+      waiver: { reason: 'three devices in the lab; they are replaced', expiresAt: '2026-12-24' },
+    });
+    expect(decide([proposed()], { by: 'bob', expiresAt: '2027-02-10' })).toMatchObject({
+      waiver: { reason: 'three devices in the lab', expiresAt: '2027-01-31' },
+    });
+  });
+
   test('the same person twice is one person', () => {
     expect(decide([proposed()])).toMatchObject({ ok: false, code: 'SRP_RULE_FOUR_EYES' });
   });
@@ -61,8 +71,12 @@ describe('an override', () => {
   const override = (found: CellResult | null) =>
     decide([], { kind: 'override', target: cellId, sourceDigest: 'a'.repeat(64) }, found);
 
-  test('is for a red cell', () => {
-    expect(override(result('fail'))).toMatchObject({ ok: true, granted: false });
+  test('is for the gates of a red cell that had failed', () => {
+    const gate = (name: string, verdict: 'pass' | 'fail') => ({
+      ...{ gate: name, verdict, observed: 1, operator: '==', limit: 1, details: [] },
+    });
+    const red = { ...result('fail'), gates: [gate('restart', 'pass'), gate('budget-load', 'fail')] };
+    expect(override(red)).toMatchObject({ ok: true, granted: false, waiver: { gates: ['budget-load'] } });
   });
   test.each([
     ['a void cell', result('void'), 'SRP_RULE_WAIVER'],

@@ -11,7 +11,7 @@ import { testControls } from '../../../domain/matrix/test-cell.ts';
 import type { EngineInput } from '../../../domain/ports.ts';
 import { type EngineBuild, engineId, type RuleId } from '../../../domain/release.ts';
 import { plural } from '../../../domain/timeline.ts';
-import { testDigest } from '../../../infra/content/digests.ts';
+import { controlsDigest, runnerDigest } from '../../../infra/content/digests.ts';
 import { loadFamily } from '../../../infra/content/load-family.ts';
 import { type Isolation, isolation } from '../../../infra/engines/isolated.ts';
 import { acquirePacks, type KnownPack, listPacks, type Pack } from '../../../infra/engines/packs.ts';
@@ -28,8 +28,8 @@ type Qualification = {
   readonly passed: boolean;
   /** What the controls came to, e.g. `2 accepted, 3 refused, 2 of 2 alerts`. */
   readonly controls: string;
-  /** Whose controls these were: a family, and the digest of everything that it tests with. */
-  readonly by: { readonly family: string; readonly tests: string };
+  /** Whose controls these were, their digest, and that of the code that ran them. */
+  readonly by: { readonly family: string; readonly controls: string; readonly runner: string };
 };
 
 const qualificationFile = (dir: string): string => `${dir}.qualified.json`;
@@ -38,7 +38,8 @@ const readQualification = async (pack: KnownPack): Promise<Qualification | null>
   if (pack.build === null) return null;
   const text = await readFile(qualificationFile(pack.dir), 'utf8').catch(() => null);
   const found: Qualification | null = text === null ? null : JSON.parse(text);
-  return found?.engine === engineId(pack.build) ? found : null;
+  // With other code that runs engines, or of another build, nobody has seen it tell good from bad.
+  return found?.engine === engineId(pack.build) && found.by.runner === (await runnerDigest()) ? found : null;
 };
 
 /** The example family whose controls qualify the engines of a language. */
@@ -173,7 +174,7 @@ const qualify = async (pack: Pack, family: Family): Promise<Qualification> => {
   const qualification: Qualification = {
     ...{ engine: engineId(build), at: new Date().toISOString(), passed: gate?.verdict === 'pass' },
     controls: String(gate?.observed ?? 'no result'),
-    by: { family: family.name, tests: testDigest(family) },
+    by: { family: family.name, controls: controlsDigest(family), runner: await runnerDigest() },
   };
   await writeFile(qualificationFile(pack.dir), `${JSON.stringify(qualification)}\n`);
   return qualification;

@@ -64,8 +64,11 @@ export const addLintCommand = (program: Command, global: Global): void => {
         testFamily(options.fresh ? asNew(tools) : tools, family, builds, { previous, from: 'lint' }),
       );
       const ids = family.rules.map((rule) => rule.ruleId);
-      const rows = ruleRows(ids, matrix.cells);
       const results = matrix.cells.map(({ result }) => result);
+      const rows = ruleRows(
+        ids,
+        matrix.cells.map(({ result: { cellId }, faults, notLoaded }) => ({ cellId, faults, notLoaded })),
+      );
       if (options.html !== undefined) {
         const label = (id: RuleId) => family.rules.find((rule) => rule.ruleId === id)?.message ?? '';
         const html = renderHeatMap({ title: `${family.name}: ${folder}`, results, rows, label });

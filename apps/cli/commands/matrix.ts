@@ -2,6 +2,7 @@
 import { writeFile } from 'node:fs/promises';
 import type { Command } from 'commander';
 import { SigrelError } from '../../../domain/errors.ts';
+import { detailLimit, type Fault } from '../../../domain/matrix/gates.ts';
 import { ruleRows } from '../../../domain/matrix/rule-matrix.ts';
 import { type CellResult, compareRuleIds, type GateResult } from '../../../domain/release.ts';
 import { duration, plural } from '../../../domain/timeline.ts';
@@ -163,13 +164,15 @@ const addWaivers = (matrix: Command, global: Global): void => {
     });
 };
 
-/** Rules that some gate names; all others are fine in every cell. */
+/** Rules that some gate names. */
 const writeHeatMap = async (id: string, results: readonly CellResult[], file: string): Promise<void> => {
   const named = results.flatMap(({ gates }) => gates.flatMap(({ details }) => details.map(({ rule }) => rule)));
   const ids = [...new Set(named.filter((rule) => rule !== undefined))].sort(compareRuleIds);
   const cells = results.map((result) => ({
-    result,
+    cellId: result.cellId,
+    faults: faultsIn(result),
     notLoaded: result.rulesLoaded === null ? null : refusedBy(result),
+    partial: result.gates.some(({ verdict, details }) => verdict !== 'pass' && details.length >= detailLimit),
   }));
   const html = renderHeatMap({ title: `Matrix of ${id}`, results, rows: ruleRows(ids, cells), label: () => '' });
   await writeFile(file, html).catch((cause: Error) => {
@@ -182,3 +185,14 @@ const refusedBy = (result: CellResult) =>
   result.gates
     .filter(({ gate }) => gate === 'rules-loaded')
     .flatMap(({ details }) => details.flatMap(({ rule, words }) => (rule === undefined ? [] : [{ id: rule, words }])));
+
+const faultsIn = (result: CellResult): readonly Fault[] =>
+  result.gates
+    .filter(({ verdict }) => verdict === 'fail')
+    .flatMap(({ gate, details }) => {
+      const kind = gate === 'must-match' ? 'no-alert' : 'extra-alert';
+      if (!['must-match', 'must-not-match', 'goodware', 'traffic-smoke'].includes(gate)) return [];
+      return details.flatMap(({ rule, vector, words }): Fault[] =>
+        rule === undefined || vector === undefined ? [] : [{ rule, input: vector, kind, words }],
+      );
+    });

@@ -1,0 +1,148 @@
+/**
+ * Load time, scan time and peak memory of a release against the one before it, in the same cell and measured in the same run.
+ * A busy machine is no slow rule: what is over is measured again, and the least of all runs counts, since whatever disturbs a
+ * run only adds.
+ */
+import type { Budgets } from '../content/family.ts';
+import type { Rule } from '../content/rules.ts';
+import type { EngineFile, EngineInput, EngineRun } from '../ports.ts';
+import type { GateResult } from '../release.ts';
+import { gate, worst } from './gates.ts';
+
+/** Runs one engine over rules and inputs; null: there is no such engine. */
+export type Run = (
+  rules: readonly Rule[],
+  inputs: EngineInput['inputs'],
+  more?: Partial<EngineInput>,
+) => Promise<EngineRun | null>;
+
+/** Runs of one release: without inputs, and over all of them. */
+export type Runs = { readonly loads: readonly EngineRun[]; readonly scans: readonly EngineRun[] };
+
+type Measured = { readonly loadMs: number; readonly scanMs: number; readonly peakBytes: number | null };
+
+/** Below these a difference is noise, whatever the ratio: a doubling of a run of 0.2 s is seen. */
+const slack = { ms: 150, peakBytes: 16 * 2 ** 20 };
+const measuredAgain = 3;
+
+/** What could not be measured is an error, not within its budget. */
+export const judgeBudgets = async (
+  run: Run,
+  content: {
+    readonly rules: readonly Rule[];
+    readonly previous: readonly Rule[];
+    readonly inputs: readonly EngineFile[];
+    readonly budgets: Budgets;
+  },
+  first: { readonly now: Runs; readonly before: Runs },
+): Promise<readonly GateResult[]> => {
+  const { rules, previous, inputs, budgets } = content;
+  const more = async (known: Runs, list: readonly Rule[]): Promise<Runs> => ({
+    loads: [...known.loads, ...one(await run(list, []))],
+    scans: [...known.scans, ...one(await run(list, inputs))],
+  });
+  let runs = first;
+  let gates = grade(runs, budgets);
+  for (let round = 0; round < measuredAgain && worst(gates) !== 'pass'; round += 1) {
+    runs = { now: await more(runs.now, rules), before: await more(runs.before, previous) };
+    gates = grade(runs, budgets);
+  }
+  const now = measure(runs.now);
+  const before = measure(runs.before);
+  return now && before ? [...gates, await judgeInputs(run, content, now, before)] : gates;
+};
+
+const one = (run: EngineRun | null): readonly EngineRun[] => (run ? [run] : []);
+
+const grade = (runs: { readonly now: Runs; readonly before: Runs }, budgets: Budgets): readonly GateResult[] => {
+  const [now, before] = [measure(runs.now), measure(runs.before)];
+  if (!now || !before) {
+    const words = `${now ? 'the previous release' : 'the release'} gave no result that could be measured`;
+    return [gate('budget-load', 'error', 'none', '<=', 'a measurement', [{ words }])];
+  }
+  const compare = (name: string, unit: string, observed: number, base: number, limit: number) => {
+    const words = `${Math.round(observed)} ${unit}, the previous release ${Math.round(base)} ${unit}`;
+    const right = observed <= limit;
+    return gate(name, right ? 'pass' : 'fail', Math.round(observed), '<=', limit, right ? [] : [{ words }]);
+  };
+  const mib = 2 ** 20;
+  const [peak, base] = [now.peakBytes, before.peakBytes];
+  return [
+    compare('budget-load', 'ms', now.loadMs, before.loadMs, limitOf(before.loadMs, budgets.load, slack.ms)),
+    compare('budget-scan', 'ms', now.scanMs, before.scanMs, limitOf(before.scanMs, budgets.scan, slack.ms)),
+    ...(peak === null || base === null
+      ? []
+      : [
+          compare(
+            'budget-memory',
+            'MB',
+            peak / mib,
+            base / mib,
+            limitOf(base / mib, budgets.memory, slack.peakBytes / mib),
+          ),
+        ]),
+  ];
+};
+
+const limitOf = (base: number, ratio: number, spare: number): number =>
+  Math.round(Math.max(base * ratio, base + spare));
+
+/**
+ * Each input alone: one that became slow hides among many. Where all together take less than what one may take more, none of
+ * them can be over, and nothing is run.
+ */
+const judgeInputs = async (
+  run: Run,
+  content: Parameters<typeof judgeBudgets>[1],
+  now: Measured,
+  before: Measured,
+): Promise<GateResult> => {
+  const name = 'budget-vector';
+  const { rules, previous, inputs, budgets } = content;
+  if (now.scanMs <= slack.ms) return gate(name, 'pass', now.scanMs, '<=', slack.ms);
+  const scanned = async (list: readonly Rule[], input: EngineFile, loadMs: number): Promise<number | null> => {
+    const found = await run(list, [input]);
+    return found?.kind === 'completed' ? Math.max(0, found.wallMs - loadMs) : null;
+  };
+  /** Without a result of the previous release nothing says that it was as slow. */
+  const within = (ms: number, base: number): boolean =>
+    ms <= slack.ms || (Number.isFinite(base) && ms <= limitOf(base, budgets.scan, slack.ms));
+  const over: { readonly vector: string; readonly words: string }[] = [];
+  let slowest = 0;
+  for (const input of inputs) {
+    let [best, base] = [Number.POSITIVE_INFINITY, Number.POSITIVE_INFINITY];
+    for (let round = 0; round <= measuredAgain; round += 1) {
+      best = Math.min(best, (await scanned(rules, input, now.loadMs)) ?? best);
+      if (best <= slack.ms) break;
+      base = Math.min(base, (await scanned(previous, input, before.loadMs)) ?? base);
+      if (within(best, base)) break;
+    }
+    if (Number.isFinite(best)) slowest = Math.max(slowest, best);
+    if (!within(best, base))
+      over.push({ vector: input.name, words: `alone ${told(best)}, with the previous release ${told(base)}` });
+  }
+  return gate(
+    name,
+    over.length === 0 ? 'pass' : 'fail',
+    `${over.length} over, slowest ${slowest} ms`,
+    '==',
+    '0 over',
+    over,
+  );
+};
+
+const told = (ms: number): string => (Number.isFinite(ms) ? `${ms} ms` : 'no result');
+
+/** The least of the runs that gave a result; null when none did. */
+const measure = ({ loads, scans }: Runs): Measured | null => {
+  const completed = (runs: readonly EngineRun[]) => runs.flatMap((run) => (run.kind === 'completed' ? [run] : []));
+  const [loaded, scanned] = [completed(loads), completed(scans)];
+  if (loaded.length === 0 || scanned.length === 0) return null;
+  const loadMs = Math.min(...loaded.map((run) => run.wallMs));
+  const peaks = scanned.flatMap(({ peakBytes }) => peakBytes ?? []);
+  return {
+    loadMs,
+    scanMs: Math.max(0, Math.min(...scanned.map((run) => run.wallMs)) - loadMs),
+    peakBytes: peaks.length === 0 ? null : Math.min(...peaks),
+  };
+};
