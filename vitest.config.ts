@@ -15,7 +15,8 @@ export default defineConfig({
           name: 'services',
           include: ['test/services/**/*.test.ts'],
           globalSetup: ['test/services/servers.ts'],
-          testTimeout: 120_000,
+          // For what hangs: a slow machine takes minutes where a quick one takes seconds.
+          testTimeout: 600_000,
           // Whoever needs engines first fetches them.
           hookTimeout: 900_000,
           fileParallelism: false,
