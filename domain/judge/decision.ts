@@ -5,11 +5,11 @@
 export type Latch = { readonly A: number | null; readonly B: number | null };
 
 export type Decision = {
-  /** Per cell, the first tick at which each key had its threshold. */
+  /** Per cell, in policy order, the first tick at which each key had its threshold. */
   readonly latches: readonly Latch[];
-  /** `cell`: place of the cell in the policy. */
-  readonly hold: { readonly tick: number; readonly cell: number } | null;
-  readonly halt: { readonly tick: number; readonly cell: number; readonly A: number; readonly B: number } | null;
+  /** `cell`: id of the cell. */
+  readonly hold: { readonly tick: number; readonly cell: string } | null;
+  readonly halt: { readonly tick: number; readonly cell: string; readonly A: number; readonly B: number } | null;
 };
 
 export type Alphas = { readonly A: number; readonly B: number; readonly hold: number };
@@ -29,28 +29,33 @@ export const fires = (statistic: number | undefined, alpha: number): boolean => 
 /**
  * One more tick. A latch stays; the two of a cell need not fall in the same tick, but they must be of the same cell. If
  * several cells complete the pair, HALT names the one with the largest statistic of key A, the earlier one when they tie.
- * Cells in `cleared` (a person has cleared their HOLD) raise no HOLD.
+ * Cells in `cleared` (a person has cleared their HOLD) raise no HOLD. `cells`: their ids, in policy order.
  */
 export const decide = (
   before: Decision,
+  cells: readonly string[],
   alphas: Alphas,
   statistics: Statistics,
   tick: number,
-  cleared: (cell: number) => boolean = () => false,
+  cleared: ReadonlySet<string> = new Set(),
 ): Decision => {
   const latches = before.latches.map((latch, c) => ({
     A: latch.A ?? (fires(statistics.A[c], alphas.A) ? tick : null),
     B: latch.B ?? (fires(statistics.B[c], alphas.B) ? tick : null),
   }));
-  const holding = largest(statistics.A, (c) => !cleared(c));
+  const idOf = (place: number): string => cells[place] ?? '';
+  const holding = largest(statistics.A, (c) => !cleared.has(idOf(c)));
   const halting = largest(statistics.A, (c) => latches[c]?.A != null && latches[c]?.B != null);
   return {
     latches,
     hold:
-      before.hold ?? (holding !== null && fires(statistics.A[holding], alphas.hold) ? { tick, cell: holding } : null),
+      before.hold ??
+      (holding !== null && fires(statistics.A[holding], alphas.hold) ? { tick, cell: idOf(holding) } : null),
     halt:
       before.halt ??
-      (halting === null ? null : { tick, cell: halting, A: statistics.A[halting] ?? 0, B: statistics.B[halting] ?? 0 }),
+      (halting === null
+        ? null
+        : { tick, cell: idOf(halting), A: statistics.A[halting] ?? 0, B: statistics.B[halting] ?? 0 }),
   };
 };
 

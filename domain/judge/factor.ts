@@ -36,7 +36,10 @@ export const logFactor = (
   if (treated === 0 || control === 0) return 0;
   if (x === 0 && y === 0 && delta === 0) return 0;
   const gain = gainMinus1(treated, control, r, r0);
-  return x * Math.log1p(gain) + y * Math.log1p(lossMinus1(treated, control, r, r0)) - delta * treated * gain;
+  // Most leaves of most ticks have no events: their logarithms are not worth computing.
+  const ofTreated = x === 0 ? 0 : x * Math.log1p(gain);
+  const ofControl = y === 0 ? 0 : y * Math.log1p(lossMinus1(treated, control, r, r0));
+  return ofTreated + ofControl - delta * treated * gain;
 };
 
 /** The next state of one bet: mass that starts in this tick is added before the factor (section 5). */

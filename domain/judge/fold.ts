@@ -2,7 +2,7 @@
  * The judge: a pure fold of windows into e-processes and decisions (halt specification, sections 4 to 8). The state
  * depends on the windows so far only, not on when or how often anybody looked. Summation is in policy order throughout.
  */
-import { decide, fires, type Latch, largest } from './decision.ts';
+import { type Decision, decide, fires, type Latch, largest, noDecision } from './decision.ts';
 import { logFactor, nextState } from './factor.ts';
 import { type FrozenSums, foldFrozen, frozenValue } from './frozen.ts';
 import { type Bets, type JudgeCell, type JudgePolicy, type Key, segmentsOf } from './policy.ts';
@@ -13,7 +13,7 @@ export { fires, type Latch };
 export type TickLeaves = readonly (readonly [x: number, y: number, treated: number, control: number])[];
 
 /** Plain data: survives JSON unchanged, so that it is committed with the watermark. */
-export type JudgeState = {
+export type JudgeState = Decision & {
   readonly nextTick: number;
   /** Start mass used so far. */
   readonly used: number;
@@ -23,11 +23,8 @@ export type JudgeState = {
   readonly statistics: { readonly A: readonly number[]; readonly B: readonly number[] };
   /** Sums since each start of every cell; empty but for frozen cells. Absent where the policy has none. */
   readonly frozen?: readonly (readonly FrozenSums[])[];
-  readonly latches: readonly Latch[];
   /** x, y, T, C of every leaf over all ticks. */
   readonly totals: TickLeaves;
-  readonly hold: { readonly tick: number; readonly cell: string } | null;
-  readonly halt: { readonly tick: number; readonly cell: string; readonly A: number; readonly B: number } | null;
 };
 
 /** A window that breaks the data contract (section 2.9): it is refused, the state stays, the stage holds. */
@@ -43,10 +40,8 @@ export const initialJudgeState = (policy: JudgePolicy): JudgeState => {
     used: 0,
     states: { A: bets, B: bets },
     statistics: { A: weights, B: weights },
-    latches: policy.cells.map(() => ({ A: null, B: null })),
     totals: policy.leaves.map(() => [0, 0, 0, 0]),
-    hold: null,
-    halt: null,
+    ...noDecision(policy.cells.length),
   };
 };
 
@@ -61,14 +56,17 @@ export const foldTick = (
   const used = state.used + tick.startMass;
   const notStarted = Math.max(0, 1 - used);
   const columns = leafColumns(policy);
-  const countsOf = (cell: JudgeCell) => (columns.get(cell.id) ?? []).map((place) => tick.leaves[place] ?? noCounts);
+  const placesOf = (cell: JudgeCell): readonly number[] => columns.get(cell.id) ?? [];
   const frozen = policy.cells.map((cell, c) =>
     cell.kind === 'frozen'
       ? foldFrozen(
           cell,
           state.frozen?.[c] ?? [],
           tick.tick,
-          countsOf(cell).map(([x, , treated]) => [x, treated]),
+          placesOf(cell).map((place) => {
+            const [x, , treated] = tick.leaves[place] ?? noCounts;
+            return [x, treated];
+          }),
         )
       : [],
   );
@@ -76,6 +74,7 @@ export const foldTick = (
   const states: { A: number[][]; B: number[][] } = { A: [], B: [] };
   const statistics: { A: number[]; B: number[] } = { A: [], B: [] };
   for (const key of keyNames) {
+    const logs = leafLogs(policy, policy.keys[key], tick.leaves);
     policy.cells.forEach((cell, c) => {
       if (cell.kind === 'frozen') {
         states[key].push([]);
@@ -83,10 +82,10 @@ export const foldTick = (
         return;
       }
       const bets = betsOf(policy, cell.metric);
-      const delta = deltaOf(policy, policy.keys[key], cell.metric);
-      const counts = countsOf(cell);
-      const next = bets.r.map((r, j) => {
-        const logE = summedLogFactor(counts, r, policy.keys[key].r0, delta);
+      const places = placesOf(cell);
+      // Summed over segments before anything is exponentiated: pooled counts would be Simpson's paradox (section 6).
+      const next = bets.r.map((_, j) => {
+        const logE = places.reduce((sum, place) => sum + (logs[place]?.[j] ?? 0), 0);
         return nextState(state.states[key][c]?.[j] ?? 0, tick.startMass, logE);
       });
       const mixed = next.reduce((sum, s, j) => sum + (bets.weight[j] ?? 0) * s, 0);
@@ -95,28 +94,20 @@ export const foldTick = (
     });
   }
 
-  const placeOf = (id: string) => policy.cells.findIndex((cell) => cell.id === id);
-  const idOf = (place: number) => policy.cells[place]?.id ?? '';
-  const decision = decide(
-    {
-      latches: state.latches,
-      hold: state.hold && { ...state.hold, cell: placeOf(state.hold.cell) },
-      halt: state.halt && { ...state.halt, cell: placeOf(state.halt.cell) },
-    },
-    { A: policy.keys.A.alpha, B: policy.keys.B.alpha, hold: policy.hold.alpha },
-    statistics,
-    tick.tick,
-  );
   return {
     nextTick: tick.tick + 1,
     used,
     states,
     statistics,
     ...(frozen.some((sums) => sums.length > 0) ? { frozen } : {}),
-    latches: decision.latches,
     totals: state.totals.map((total, i) => addLeaf(total, tick.leaves[i] ?? noCounts)),
-    hold: decision.hold && { ...decision.hold, cell: idOf(decision.hold.cell) },
-    halt: decision.halt && { ...decision.halt, cell: idOf(decision.halt.cell) },
+    ...decide(
+      state,
+      policy.cells.map(({ id }) => id),
+      { A: policy.keys.A.alpha, B: policy.keys.B.alpha, hold: policy.hold.alpha },
+      statistics,
+      tick.tick,
+    ),
   };
 };
 
@@ -149,9 +140,17 @@ const betsOf = (policy: JudgePolicy, metric: string): Bets =>
 const deltaOf = (policy: JudgePolicy, key: Key, metric: string): number =>
   key.margin ? (policy.metrics.find((one) => one.id === metric)?.delta ?? 0) : 0;
 
-/** Summed over segments before anything is exponentiated: pooled counts would be Simpson's paradox (section 6). */
-const summedLogFactor = (counts: readonly Counts[], r: number, r0: number, delta: number): number =>
-  counts.reduce((sum, [x, y, treated, control]) => sum + logFactor(x, y, treated, control, r, r0, delta), 0);
+/** ln e of every leaf and bet of its metric: once for all the cells that a leaf belongs to. */
+const leafLogs = (policy: JudgePolicy, key: Key, leaves: TickLeaves): readonly (readonly number[])[] => {
+  const ofMetric = new Map(
+    policy.metrics.map(({ id }) => [id, [betsOf(policy, id), deltaOf(policy, key, id)] as const]),
+  );
+  return policy.leaves.map(({ metric }, place) => {
+    const [x, y, treated, control] = leaves[place] ?? noCounts;
+    const [bets, delta] = ofMetric.get(metric) ?? [policy.bets, 0];
+    return bets.r.map((r) => logFactor(x, y, treated, control, r, key.r0, delta));
+  });
+};
 
 type Counts = TickLeaves[number];
 
@@ -188,16 +187,22 @@ const contractViolation = (
   if (!(tick.startMass >= 0) || state.used + tick.startMass > 1 + 1e-9) {
     return `tick ${tick.tick} starts mass ${tick.startMass} after ${state.used}: the total may not exceed 1`;
   }
-  for (const [i, [x, y, treated, control]] of tick.leaves.entries()) {
-    const leaf = policy.leaves[i];
-    const where = `tick ${tick.tick}, ${leaf?.metric} in ${leaf?.segment}`;
-    if (![x, y].every((n) => Number.isSafeInteger(n) && n >= 0))
-      return `${where}: counts ${x}, ${y}; expected whole numbers from 0`;
-    if (![treated, control].every((n) => Number.isFinite(n) && n >= 0)) {
-      return `${where}: exposures ${treated}, ${control}; expected finite numbers from 0`;
-    }
-    if (x > 0 && treated === 0) return `${where}: ${x} treated events without treated exposure`;
-    if (y > 0 && control === 0) return `${where}: ${y} control events without control exposure`;
+  for (const [i, leaf] of tick.leaves.entries()) {
+    const broken = brokenLeaf(leaf);
+    if (broken !== null)
+      return `tick ${tick.tick}, ${policy.leaves[i]?.metric} in ${policy.leaves[i]?.segment}: ${broken}`;
   }
+  return null;
+};
+
+const isExposure = (n: number): boolean => Number.isFinite(n) && n >= 0;
+const isCount = (n: number): boolean => Number.isSafeInteger(n) && n >= 0;
+
+const brokenLeaf = ([x, y, treated, control]: Counts): string | null => {
+  if (!isCount(x) || !isCount(y)) return `counts ${x}, ${y}; expected whole numbers from 0`;
+  if (!isExposure(treated) || !isExposure(control))
+    return `exposures ${treated}, ${control}; expected finite numbers from 0`;
+  if (x > 0 && treated === 0) return `${x} treated events without treated exposure`;
+  if (y > 0 && control === 0) return `${y} control events without control exposure`;
   return null;
 };

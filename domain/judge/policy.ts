@@ -146,8 +146,6 @@ export const segmentsOf = (cell: JudgeCell): readonly string[] =>
 /** Findings of a policy that must not be used (section 13, rule 8); empty when it is sound. Nothing is repaired. */
 export const validateJudgePolicy = (policy: JudgePolicy): string[] => {
   const findings: string[] = [];
-  const near = (a: number, b: number) => Math.abs(a - b) <= 1e-9;
-  const sum = (values: readonly number[]) => values.reduce((a, b) => a + b, 0);
   const alphas = { 'key A': policy.keys.A.alpha, 'key B': policy.keys.B.alpha, hold: policy.hold.alpha };
   for (const [name, alpha] of Object.entries(alphas)) {
     if (!(alpha > 0 && alpha < 1)) findings.push(`alpha of ${name} is ${alpha}, expected a number between 0 and 1`);
@@ -174,12 +172,29 @@ export const validateJudgePolicy = (policy: JudgePolicy): string[] => {
     ...policy.metrics.flatMap((metric) => (metric.bets ? [[metric.id, metric.bets, highestR0] as const] : [])),
     ...frozen.map((cell) => [cell.id, cell.bets, cell.r0] as const),
   ]) {
-    if (bets.r.length !== bets.weight.length)
-      findings.push(`bets ${name}: ${bets.r.length} ratios, ${bets.weight.length} weights`);
-    if (!near(sum(bets.weight), 1)) findings.push(`bets ${name}: weights add up to ${sum(bets.weight)}, expected 1`);
-    for (const r of bets.r) {
-      if (!(r > r0)) findings.push(`bets ${name}: ratio ${r} is not above ${r0}, the largest r0 it is tested against`);
-    }
+    const expected = `above ${r0}, the largest r0 it is tested against`;
+    findings.push(...betFindings(name, bets.r, bets.weight, (r) => r > r0, expected));
+  }
+  return findings;
+};
+
+const sum = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0);
+
+/** Findings of a mixture: one weight per ratio, 1 in all, and every ratio as `isSound` says (in words: `expected`). */
+export const betFindings = (
+  name: string,
+  ratios: readonly number[],
+  weights: readonly number[],
+  isSound: (ratio: number) => boolean,
+  expected: string,
+): string[] => {
+  const findings: string[] = [];
+  if (ratios.length !== weights.length)
+    findings.push(`bets ${name}: ${ratios.length} ratios, ${weights.length} weights`);
+  if (!(Math.abs(sum(weights) - 1) <= 1e-9))
+    findings.push(`bets ${name}: weights add up to ${sum(weights)}, expected 1`);
+  for (const ratio of ratios) {
+    if (!isSound(ratio)) findings.push(`bets ${name}: ratio ${ratio}, expected ${expected}`);
   }
   return findings;
 };
@@ -195,7 +210,7 @@ const frozenFindings = (cell: FrozenCell): string[] => {
         `cell ${cell.id}: baseline of ${events} events in ${exposure}, expected whole events and exposure above 0`,
       );
   }
-  const mass = cell.start.reduce((sum, start) => sum + start.mass, 0);
+  const mass = sum(cell.start.map((start) => start.mass));
   if (!(mass <= 1 + 1e-9) || !cell.start.every((start) => start.mass >= 0))
     findings.push(`cell ${cell.id}: start masses add up to ${mass}, expected numbers from 0, at most 1 in all`);
   if (new Set(cell.start.map((start) => start.tick)).size !== cell.start.length)

@@ -4,7 +4,7 @@
  */
 import { mixture } from './factor.ts';
 import { leafColumns, type TickLeaves } from './fold.ts';
-import type { JudgePolicy, PromotePolicy } from './policy.ts';
+import { betFindings, type JudgePolicy, type PromotePolicy } from './policy.ts';
 
 /**
  * ln e of one tick for bet g in (0, 1) against "treated rate >= r1 * control rate + delta1". No treated exposure: exactly 0;
@@ -63,8 +63,7 @@ export const foldPromote = (
       return (state.logs[c]?.[j] ?? 0) + log;
     });
   });
-  const all = promoteValues(promote, logs).every((value) => value >= 1 / promote.beta);
-  return { nextTick: tick.tick + 1, logs, ready: state.ready ?? (all ? tick.tick : null) };
+  return { nextTick: tick.tick + 1, logs, ready: state.ready ?? (promotes(promote, logs) ? tick.tick : null) };
 };
 
 /** E_safe of every critical cell: no start mixture, and no correction for their number, since all have to reject. */
@@ -72,8 +71,8 @@ export const promoteValues = (promote: PromotePolicy, logs: PromoteState['logs']
   logs.map((one) => mixture(promote, one));
 
 /** Whether every critical cell has 1/beta now, at one and the same tick. */
-export const promotes = (promote: PromotePolicy, state: PromoteState): boolean =>
-  promoteValues(promote, state.logs).every((value) => value >= 1 / promote.beta);
+export const promotes = (promote: PromotePolicy, logs: PromoteState['logs']): boolean =>
+  promoteValues(promote, logs).every((value) => value >= 1 / promote.beta);
 
 /** Findings of a promote policy that must not be used; empty when it is sound. */
 export const validatePromote = (policy: JudgePolicy, promote: PromotePolicy): string[] => {
@@ -81,11 +80,7 @@ export const validatePromote = (policy: JudgePolicy, promote: PromotePolicy): st
   if (!(promote.beta > 0 && promote.beta < 1))
     findings.push(`promote beta is ${promote.beta}, expected between 0 and 1`);
   if (!(promote.r1 > 0)) findings.push(`promote r1 is ${promote.r1}, expected more than 0`);
-  if (!promote.g.every((g) => g > 0 && g < 1))
-    findings.push(`promote bets ${promote.g.join(', ')}: expected 0 < g < 1`);
-  const weight = promote.weight.reduce((a, b) => a + b, 0);
-  if (promote.g.length !== promote.weight.length || !(Math.abs(weight - 1) <= 1e-9))
-    findings.push(`promote weights ${promote.weight.join(', ')}: expected one per bet, 1 in all`);
+  findings.push(...betFindings('promote', promote.g, promote.weight, (g) => g > 0 && g < 1, 'between 0 and 1'));
   if (promote.cells.length === 0) findings.push('promote names no critical cell');
   for (const id of promote.cells) {
     const cell = policy.cells.find((one) => one.id === id);

@@ -47,7 +47,7 @@ test('another decision than expected: exit code 3, and what differs', async () =
   expect(out).toContain('HALT: tick 50, crash/*, expected tick 49, crash/*');
 }, 120_000);
 
-test('bad input: exit code 2, naming the file and what is wrong', async () => {
+test('bad input: exit code 1, naming the file and what is wrong', async () => {
   const cases: [string, RegExp][] = [
     [join(dir, 'nowhere.json'), /nowhere\.json: cannot be read/],
     [changed((series) => delete series.policy.keys), /series\.json: policy\.keys/],
@@ -56,12 +56,12 @@ test('bad input: exit code 2, naming the file and what is wrong', async () => {
   for (const [file, message] of cases) {
     const { code, err } = await runCli(['judge', 'run', file]);
     expect(err).toMatch(message);
-    expect(code).toBe(2);
+    expect(code).toBe(1);
   }
   const heavy = changed((series) => {
     series.policy.cells[0].weight = 3;
   });
   const { code, err } = await runCli(['judge', 'run', heavy]);
   expect(err).toMatch(/the policy is not sound: the weights of all cells/);
-  expect(code).toBe(2);
+  expect(code).toBe(1);
 }, 120_000);

@@ -249,6 +249,6 @@ test('a wrong policy is refused with every finding, not repaired', () => {
     cells: [{ id: 'x', kind: 'leaf', metric: 'crash', segment: 'nowhere', weight: 2 }],
   };
   expect(validateJudgePolicy(wrong).join('\n')).toMatch(
-    /alpha of hold.*weights of all cells.*nowhere.*weights add up to 0.5.*1.2 is not above/s,
+    /alpha of hold.*weights of all cells.*nowhere.*weights add up to 0.5.*1.2, expected above/s,
   );
 });

@@ -4,7 +4,7 @@ import { SigrelError } from '../../../domain/errors.ts';
 import { type Evaluation, evaluateSeries } from '../../../domain/judge/series.ts';
 import { plural } from '../../../domain/timeline.ts';
 import type { Global } from '../global.ts';
-import { cut, note, out, outJson, paint, table, wrap } from '../output.ts';
+import { cut, out, outJson, paint, table, wrap } from '../output.ts';
 import { readSeries } from '../series-file.ts';
 
 export const addJudgeCommands = (program: Command, global: Global): void => {
@@ -14,15 +14,10 @@ export const addJudgeCommands = (program: Command, global: Global): void => {
     .command('run')
     .argument('<file>', 'a recorded series: policy, ticks and, where known, expected values (JSON)')
     .option('--json', 'for programs')
-    .description('evaluate a recorded series; exit code 3 when it differs from what it expects, 2 for bad input')
+    .description('evaluate a recorded series; exit code 3 when it differs from what it expects')
     .addHelpText('after', '\nExample:\n  $ sigrel judge run test/vectors/halt/series/02-crash-x100-fleet-wide.json')
     .action(async (file: string, options: { json?: boolean }) => {
-      const evaluation = await evaluate(file).catch((error: unknown) => {
-        if (!(error instanceof SigrelError)) throw error;
-        note(wrap(`${error.code}: ${error.message}`, ''));
-        return null;
-      });
-      if (evaluation === null) return global.exitWith(2);
+      const evaluation = await evaluate(file);
       if (options.json) outJson(evaluation);
       else say(evaluation);
       if (evaluation.differences.length > 0) global.exitWith(3);
