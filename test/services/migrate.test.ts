@@ -10,7 +10,7 @@ import {
   type TickResult,
 } from '../../domain/judge/session.ts';
 import type { Waiver } from '../../domain/release.ts';
-import { foldEvents } from '../../domain/release-state.ts';
+import { foldEvents, type ReleaseState } from '../../domain/release-state.ts';
 import type { Window } from '../../domain/telemetry.ts';
 import { silent } from '../../infra/kafka/client.ts';
 import { createEvidenceReader, readEvidence } from '../../infra/postgres/evidence.ts';
@@ -25,6 +25,7 @@ import {
 import { migrate } from '../../infra/postgres/migrate.ts';
 import { type Pool, withTransaction } from '../../infra/postgres/pool.ts';
 import {
+  createReleaseHistory,
   listReleases,
   quarantine,
   readEventHash,
@@ -200,7 +201,7 @@ const statements: Readonly<Record<string, () => Promise<void>>> = {
     for (const decision of decisions) await markNotified(pool, decision);
     expect(await readDecisionsToNotify(pool)).toEqual([]);
   },
-  'saveRelease readRelease listReleases saveEvent readEventHash': async () => {
+  'saveRelease readRelease listReleases createReleaseHistory saveEvent readEventHash': async () => {
     const place = { partition: 2, offset: '9007199254740993' }; // beyond what a double holds
     for (const id of ['r-1', 'r-2']) {
       const events = streamOf(id);
@@ -221,6 +222,20 @@ const statements: Readonly<Record<string, () => Promise<void>>> = {
     expect(await list({ limit: 1, family: 'ips', phases: ['completed'] })).toEqual(['r-1']);
     expect(await list({ family: 'other' })).toEqual([]);
     expect(await list({ phases: ['halted'] })).toEqual([]);
+    // What an engine was shipped: by completed releases of the family, and by no others.
+    const ended = foldEvents(streamOf('r-4')) as ReleaseState;
+    const shipped = (feature: string) => [{ engine: 'suricata-6.0.1-38aa2c1f', features: [feature] }];
+    const family = 'shipped';
+    for (const [releaseId, change] of Object.entries({
+      'r-4': { family, firstUse: shipped('one') },
+      'r-5': { family, firstUse: [] },
+      'r-6': { family, firstUse: shipped('two') },
+      'r-7': { family, firstUse: shipped('never'), phase: 'halted' as const },
+      'r-8': { family: 'elsewhere', firstUse: shipped('other') },
+    }))
+      await saveRelease(pool, { state: { ...ended, ...change, releaseId }, headHash: 'a'.repeat(64) });
+    const known = await createReleaseHistory(pool).firstUses(family);
+    expect(known.flatMap(({ features }) => features).sort()).toEqual(['one', 'two']);
   },
   'quarantine readQuarantine': async () => {
     const found = { releaseId: 'r-1', seq: null, kind: 'undecodable', words: 'not JSON' } as const;

@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import type { Kafka } from 'kafkajs';
 import { afterAll, afterEach, beforeAll, expect, inject, test } from 'vitest';
 import { createRecordActivities } from '../../activities/record.ts';
-import { foldEvents, type ReleaseState } from '../../domain/release-state.ts';
+import { foldEvents } from '../../domain/release-state.ts';
 import type { StoredEvent } from '../../events/catalogue.ts';
 import { chainEvents } from '../../events/chain.ts';
 import { encodeEvent } from '../../events/codec.ts';
@@ -10,13 +10,7 @@ import { createKafka, silent } from '../../infra/kafka/client.ts';
 import { createKafkaEventLog } from '../../infra/kafka/event-log.ts';
 import { createProducer, type Producer } from '../../infra/kafka/produce.ts';
 import { createTopics, topicName } from '../../infra/kafka/topics.ts';
-import {
-  createReleaseHistory,
-  listReleases,
-  readQuarantine,
-  readRelease,
-  saveRelease,
-} from '../../infra/postgres/releases.ts';
+import { listReleases, readQuarantine, readRelease } from '../../infra/postgres/releases.ts';
 import { startProjector } from '../../services/projector.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 import { streamOf } from '../support/event-log-contract.ts';
@@ -220,21 +214,4 @@ test('two projectors share the log, also while one comes and one goes', async ()
     expect(await readRelease(database.pool, id)).toEqual(rowOf(events));
     expect(await readQuarantine(database.pool, id)).toEqual([]);
   }
-});
-
-test('what an engine was shipped is known from the completed releases of its family', async () => {
-  const state = foldEvents(streamOf(newId())) as ReleaseState;
-  const shipped = (feature: string) => [{ engine: 'suricata-6.0.1-38aa2c1f', features: [feature] }];
-  const family = `f-${randomUUID()}`;
-  for (const change of [
-    { family, phase: 'completed', firstUse: shipped('one') },
-    { family, phase: 'completed', firstUse: [] },
-    { family, phase: 'completed', firstUse: shipped('two') },
-    { family, phase: 'halted', firstUse: shipped('never') },
-    { family: `${family}-2`, phase: 'completed', firstUse: shipped('elsewhere') },
-  ] as const) {
-    await saveRelease(database.pool, { state: { ...state, ...change, releaseId: newId() }, headHash: 'a'.repeat(64) });
-  }
-  const known = await createReleaseHistory(database.pool).firstUses(family);
-  expect(known.flatMap(({ features }) => features).sort()).toEqual(['one', 'two']);
 });
