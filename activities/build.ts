@@ -3,7 +3,7 @@
 import type { Family } from '../domain/content/family.ts';
 import { findReusedIds, type Rule } from '../domain/content/rules.ts';
 import { goodContent } from '../domain/director.ts';
-import { fitRules } from '../domain/matrix/fit.ts';
+import { fitRules, fitting } from '../domain/matrix/fit.ts';
 import type { DirectorStore, EngineRunner } from '../domain/ports.ts';
 import {
   type Artefact,
@@ -15,21 +15,22 @@ import {
 } from '../domain/release.ts';
 import { canonicalJson } from '../events/canonical-json.ts';
 import type { BuildActivities, WayBack } from './contract.ts';
-import { type FleetPorts, fieldedEngines, type SourcePorts } from './fleet.ts';
+import { type FleetPorts, fieldedEngines } from './fleet.ts';
 
-export type BuildPorts = SourcePorts &
-  FleetPorts & {
-    readonly director: DirectorStore;
-    readonly engines: EngineRunner;
-    readonly heartbeat: (details: unknown) => void;
-    readonly cancelled: () => AbortSignal;
-  };
+export type BuildPorts = FleetPorts & {
+  readonly director: DirectorStore;
+  readonly engines: EngineRunner;
+  readonly heartbeat: (details: unknown) => void;
+  readonly cancelled: () => AbortSignal;
+};
 
 /** Findings beyond this number say nothing new, and an event is small. */
 const findingsLimit = 50;
 const wordsLimit = 120;
 /** Of one coverage gap. */
 const gapRules = 1_000;
+/** Of all engines: the state of a release carries them, and what Temporal carries has a limit of 2 MB. */
+const mostGaps = 5_000;
 const heartbeatEveryMs = 2_000;
 
 export const createBuildActivities = (ports: BuildPorts): BuildActivities => ({
@@ -52,13 +53,16 @@ export const createBuildActivities = (ports: BuildPorts): BuildActivities => ({
       const artefacts: Artefact[] = [];
       const waysBack: WayBack[] = [];
       const gaps: CoverageGap[] = [];
+      let gapsInAll = 0;
       for (const engine of engines) {
         const id = engineId(engine);
-        const fit = await fitting(ports, engine, family);
+        const fit = await fitting(ports.engines, engine, family, ports.cancelled());
         const bytes = family.language.artefact(fit.rules);
         const sha256 = await ports.blobs.put(bytes);
         artefacts.push({ engine: id, path: artefactPath(name, contentVersion, id), sha256, length: bytes.length });
         waysBack.push(await wayBack(ports, family, engine, previous, before));
+        gapsInAll += fit.gaps.length;
+        if (gapsInAll > mostGaps) return { ok: false, findings: [tooManyGaps(engine, fit.gaps.length)] };
         // Several events rather than one that is larger than a record may be.
         for (let at = 0; at < fit.gaps.length; at += gapRules) {
           const named = fit.gaps.slice(at, at + gapRules);
@@ -69,23 +73,26 @@ export const createBuildActivities = (ports: BuildPorts): BuildActivities => ({
       const bundle = canonicalJson({ family: name, sourceDigest, contentVersion, artefacts });
       const bundleDigest = await ports.blobs.put(new TextEncoder().encode(bundle));
       const counts = { rules: family.rules.length, vectors: family.vectors.length };
-      return { ok: true, bundle: { bundleDigest, ...counts, contentVersion, artefacts }, gaps, excluded, waysBack };
+      const made = new Set(artefacts.map(({ engine }) => engine));
+      const kept = previous.artefacts
+        .filter(({ engine }) => !made.has(engine))
+        .map(({ engine, sha256, length }) => ({ engine, sha256, length }));
+      return {
+        ok: true,
+        bundle: { bundleDigest, ...counts, contentVersion, artefacts },
+        ...{ gaps, excluded, waysBack, kept },
+      };
     } finally {
       clearInterval(beat);
     }
   },
 });
 
-/** All rules, or with `misfit: cut` those that the engine loads. An engine that cannot be asked gets all: its cell says so. */
-export const fitting = async (
-  ports: Pick<BuildPorts, 'engines' | 'cancelled'>,
-  engine: EngineBuild,
-  family: Family,
-): Promise<NonNullable<Awaited<ReturnType<typeof fitRules>>>> => {
-  const whole = { rules: family.rules, gaps: [] };
-  if (family.misfit === 'block') return whole;
-  return (await fitRules(ports.engines, engine, family, ports.cancelled())) ?? whole;
-};
+const tooManyGaps = (engine: EngineBuild, count: number) => ({
+  code: 'gaps',
+  message: `${count} rules do not fit ${engine.name} ${engine.version}, more than ${mostGaps} on all engines: make a family for the engines that they fit`,
+  file: 'family.yaml',
+});
 
 /** Every rule that content has for any engine. */
 const rulesIn = async (ports: BuildPorts, family: Family, content: Content): Promise<readonly Rule[]> => {

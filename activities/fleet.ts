@@ -1,8 +1,8 @@
 /** Which engines a release of a family is for: those of its devices and of its support contract, less what was excluded. */
-import type { Family, ReadFamily, SupportedEngine } from '../domain/content/family.ts';
+import { type Family, leastNoticeMs, type ReadFamily, type SupportedEngine } from '../domain/content/family.ts';
 import { SigrelError } from '../domain/errors.ts';
 import { enginesOf, isPromised, unknownBuild } from '../domain/matrix/plan.ts';
-import type { BlobStore, EngineCatalogue, Inventory, Waivers } from '../domain/ports.ts';
+import type { BlobStore, EngineCatalogue, Inventory, ReleaseHistory, Waivers } from '../domain/ports.ts';
 import { type EngineBuild, type EngineId, engineId, type Waiver } from '../domain/release.ts';
 import { isInForce } from '../domain/waiver.ts';
 
@@ -19,7 +19,8 @@ export const openFamily = async (ports: SourcePorts, sourceDigest: string): Prom
   throw new SigrelError('SRP_INTEGRITY_BUNDLE', `the source ${sourceDigest} cannot be read any more`);
 };
 
-export type FleetPorts = {
+export type FleetPorts = SourcePorts & {
+  readonly history: ReleaseHistory;
   readonly inventory: Inventory;
   readonly catalogue: EngineCatalogue;
   readonly waivers: Waivers;
@@ -34,6 +35,21 @@ export type FieldedEngines = {
   readonly excluded: readonly { readonly waiver: Waiver; readonly engine: EngineId; readonly devices: number }[];
 };
 
+/**
+ * Whether customers were told in time: the release that was in the field when the notice had to be given names this end, or an
+ * earlier one. What only the release itself says would let one person take an engine out of its matrix.
+ */
+const isAnnounced = async (
+  ports: FleetPorts,
+  family: string,
+  { engine, endOfLife: end = '' }: SupportedEngine,
+): Promise<boolean> => {
+  const told = await ports.history.sourceAt(family, Date.parse(end) - leastNoticeMs);
+  const read = told === null ? null : ports.openBundle(await ports.blobs.get(told));
+  const before = read?.ok ? read.family.support.find((one) => one.engine === engine) : undefined;
+  return before?.endOfLife !== undefined && before.endOfLife <= end;
+};
+
 /** Devices of an engine whose end was announced keep what they have: the support contract excludes it, nobody has to. */
 const endOfLife = (
   family: string,
@@ -45,13 +61,19 @@ const endOfLife = (
 });
 
 export const fieldedEngines = async (ports: FleetPorts, family: Family): Promise<FieldedEngines> => {
-  const { language, support, name } = family;
+  const { language, name } = family;
+  const support = await Promise.all(
+    family.support.map(async (one) => ({
+      ...one,
+      ended: !isPromised(one, ports.now()) && (await isAnnounced(ports, name, one)),
+    })),
+  );
   const enrolled = (await ports.inventory.devices()).filter(({ engine }) => language.engines.includes(engine.name));
   const devices: Record<EngineId, number> = {};
   for (const { engine } of enrolled) devices[engineId(engine)] = (devices[engineId(engine)] ?? 0) + 1;
   const promised = await Promise.all(
     support
-      .filter((one) => isPromised(one, ports.now()))
+      .filter(({ ended }) => !ended)
       .map(async ({ engine }) => (await ports.catalogue.find(engine)) ?? unknownBuild(engine)),
   );
   const all = enginesOf([...enrolled.map(({ engine }) => engine), ...promised]);
@@ -59,9 +81,7 @@ export const fieldedEngines = async (ports: FleetPorts, family: Family): Promise
     (waiver) => waiver.kind === 'exclude' && isInForce(waiver, ports.now()),
   );
   const exclusionOf = (engine: EngineBuild): Waiver | undefined => {
-    const ended = support.find(
-      (one) => one.engine === `${engine.name}@${engine.version}` && !isPromised(one, ports.now()),
-    );
+    const ended = support.find((one) => one.ended && one.engine === `${engine.name}@${engine.version}`);
     if (ended) return endOfLife(name, engine, ended);
     return exclusions.find(({ target }) => target === engineId(engine));
   };

@@ -3,24 +3,23 @@
 import type { Family } from '../domain/content/family.ts';
 import type { Rule } from '../domain/content/rules.ts';
 import { goodContent } from '../domain/director.ts';
+import { SigrelError } from '../domain/errors.ts';
 import { differentCells, findDivergences, type Observation } from '../domain/matrix/divergence.ts';
+import { fitting } from '../domain/matrix/fit.ts';
 import { cellsFor } from '../domain/matrix/plan.ts';
 import { type MatrixTools, runCell } from '../domain/matrix/run-cell.ts';
-import type { DirectorStore, ReleaseHistory } from '../domain/ports.ts';
+import type { DirectorStore } from '../domain/ports.ts';
 import { type EngineBuild, engineId } from '../domain/release.ts';
 import { isInForce } from '../domain/waiver.ts';
-import { fitting } from './build.ts';
 import type { MatrixActivities } from './contract.ts';
-import { type FleetPorts, fieldedEngines, openFamily, type SourcePorts } from './fleet.ts';
+import { type FleetPorts, fieldedEngines, openFamily } from './fleet.ts';
 
-export type MatrixPorts = SourcePorts &
-  FleetPorts & {
-    readonly tools: MatrixTools;
-    readonly director: DirectorStore;
-    readonly history: ReleaseHistory;
-    readonly heartbeat: (details: unknown) => void;
-    readonly cancelled: () => AbortSignal;
-  };
+export type MatrixPorts = FleetPorts & {
+  readonly tools: MatrixTools;
+  readonly director: DirectorStore;
+  readonly heartbeat: (details: unknown) => void;
+  readonly cancelled: () => AbortSignal;
+};
 
 const heartbeatEveryMs = 2_000;
 /** More says nothing new, and an event is small. */
@@ -79,14 +78,28 @@ const rulesOf = async (
   engine: EngineBuild,
   artefact: string | null,
 ): Promise<readonly Rule[]> => {
-  if (artefact === null) return (await fitting({ ...ports, engines: ports.tools.engines }, engine, family)).rules;
-  const rules = await rulesAt(ports, family, artefact);
+  if (artefact === null) return (await fitting(ports.tools.engines, engine, family, ports.cancelled())).rules;
   const source = new Map(family.rules.map((rule) => [rule.ruleId, rule]));
-  return rules.map((rule) => source.get(rule.ruleId) ?? rule);
+  const rules = (await rulesAt(ports, family, artefact)).map((rule) => source.get(rule.ruleId) ?? rule);
+  return asWritten(ports, family, rules, artefact);
 };
 
 const rulesAt = async (ports: MatrixPorts, family: Family, digest: string): Promise<readonly Rule[]> =>
-  family.language.parseArtefact(await ports.blobs.get(digest)).rules;
+  asWritten(ports, family, family.language.parseArtefact(await ports.blobs.get(digest)).rules, digest);
+
+/** Cells are tested with rules, devices get bytes. A worker of another version might write the same rules otherwise. */
+const asWritten = (
+  ports: MatrixPorts,
+  { language, name }: Family,
+  rules: readonly Rule[],
+  digest: string,
+): readonly Rule[] => {
+  if (ports.tools.digestOfBytes(language.artefact(rules)) === digest) return rules;
+  throw new SigrelError(
+    'SRP_INTEGRITY_ARTEFACT',
+    `artefact ${digest} of ${name} is not what this worker makes of its rules: what would be tested is not what is shipped`,
+  );
+};
 
 /**
  * Features of what the fleet runs on the engine now and of every release that it took before: none when the engine is new to

@@ -5,6 +5,7 @@
 
 import type { ReleaseEvent } from '../events/catalogue.ts';
 import { isExposed, isTerminal, type ReleaseState } from './release-state.ts';
+import { isSamePerson } from './waiver.ts';
 
 export type Command =
   | { readonly kind: 'approve'; readonly by: string; readonly note: string }
@@ -68,10 +69,10 @@ const approve = (state: ReleaseState, by: string, note: string): Decided => {
       `release ${state.releaseId} does not wait for an approval: it is ${state.phase}. Look at it with: sigrel release get ${state.releaseId}`,
     );
   }
-  if (by === state.requestedBy) {
+  if (isSamePerson(by, state.requestedBy)) {
     return refuse('SRP_RULE_FOUR_EYES', `${by} requested release ${state.releaseId}: somebody else has to approve it`);
   }
-  if (approvals.by.includes(by)) {
+  if (approvals.by.some((one) => isSamePerson(one, by))) {
     return refuse(
       'SRP_RULE_FOUR_EYES',
       `${by} has approved release ${state.releaseId} already: a further approval has to come from somebody else`,

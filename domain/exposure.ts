@@ -46,19 +46,35 @@ export const planStages = (
 };
 
 /**
- * Thresholds of a stage for these engines. Devices of any other engine keep what the last stage gave them: what was offered is
- * not taken back, and nothing is added.
+ * Thresholds of the stage at `index` for these engines. Devices of any other engine keep what the last stage gave them: what
+ * was offered is not taken back, and nothing is added. An engine that missed a stage has no canary behind it and stays where
+ * it is for the rest of the release.
  */
 export const thresholdsFor = (
   granted: Readonly<Record<SegmentKey, number>>,
-  stage: Pick<Stage, 'thresholds'>,
+  stages: readonly Pick<Stage, 'thresholds'>[],
+  index: number,
   engines: readonly EngineId[],
-): Readonly<Record<SegmentKey, number>> =>
-  Object.fromEntries(
-    Object.entries(stage.thresholds).map(([segment, threshold]) => [
+): Readonly<Record<SegmentKey, number>> => {
+  const missed = enginesBehind(granted, stages[index - 1]);
+  const goesOn = (engine: EngineId) => engines.includes(engine) && !missed.has(engine);
+  return Object.fromEntries(
+    Object.entries(stages[index]?.thresholds ?? {}).map(([segment, threshold]) => [
       segment,
-      engines.includes(engineOf(segment)) ? threshold : (granted[segment] ?? 0),
+      goesOn(engineOf(segment)) ? threshold : (granted[segment] ?? 0),
     ]),
+  );
+};
+
+/** Engines that were granted less than a stage gives: they missed it. */
+export const enginesBehind = (
+  granted: Readonly<Record<SegmentKey, number>>,
+  stage: Pick<Stage, 'thresholds'> | undefined,
+): ReadonlySet<EngineId> =>
+  new Set(
+    Object.entries(stage?.thresholds ?? {})
+      .filter(([segment, threshold]) => (granted[segment] ?? 0) < threshold)
+      .map(([segment]) => engineOf(segment)),
   );
 
 const stageThreshold = (stage: StagePolicy, sorted: readonly number[]): number => {

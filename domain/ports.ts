@@ -140,6 +140,8 @@ export type Waivers = {
 export type ReleaseHistory = {
   /** Features that engines got for the first time, by every completed release of a family. */
   firstUses(family: string): Promise<ReleaseState['firstUse']>;
+  /** Source digest of the last release of a family that had completed at this time (ms since 1970); null: there was none. */
+  sourceAt(family: string, time: number): Promise<string | null>;
 };
 
 /** What the judge has found so far, read by the activities and the lease. */

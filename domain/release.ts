@@ -155,8 +155,8 @@ export type Waiver = {
   readonly kind: 'exclude' | 'override';
   /** Engine id or cell id. */
   readonly target: string;
-  /** The gates that an override lets pass: those that had failed. An exclusion has none. */
-  readonly gates?: readonly string[];
+  /** What an override lets pass: what was wrong when it was asked for (`failuresOf`). An exclusion has none. */
+  readonly failures?: readonly string[];
   /** The content that an override is for; null for an exclusion. */
   readonly sourceDigest: string | null;
   readonly reason: string;

@@ -26,15 +26,46 @@ const longestMs = 90 * 24 * 3_600_000;
 export const isInForce = (waiver: Waiver, now: number): boolean =>
   waiver.by.length >= 2 && Date.parse(waiver.expiresAt) > now;
 
-const isAbout = (waiver: Waiver, request: WaiverRequest): boolean =>
+const isAbout = (waiver: Waiver, request: WaiverRequest, failures: readonly string[]): boolean =>
   waiver.family === request.family &&
   waiver.kind === request.kind &&
   waiver.target === request.target &&
-  waiver.sourceDigest === request.sourceDigest;
+  waiver.sourceDigest === request.sourceDigest &&
+  JSON.stringify(waiver.failures ?? []) === JSON.stringify(failures);
+
+/** Nothing is let pass that was not looked at: no cell without a result, or where the engine loaded nothing, or in doubt. */
+export const canBeOverridden = ({ verdict, rulesLoaded }: Pick<CellResult, 'verdict' | 'rulesLoaded'>): boolean =>
+  verdict === 'fail' && rulesLoaded !== null && rulesLoaded > 0;
+
+/** A result names at least so many details of a gate, wherever it is read. */
+const named = 3;
+
+/**
+ * What is wrong with a cell, for people to sign and for later results to be compared with: each gate that did not pass, with
+ * its count and the first rules and inputs where it names rules. Times and sizes differ from run to run and are left out.
+ */
+export const failuresOf = ({ gates }: Pick<CellResult, 'gates'>): readonly string[] =>
+  gates
+    .filter(({ verdict }) => verdict !== 'pass')
+    .flatMap(({ gate, observed, details }) => {
+      const rules = details.slice(0, named).filter(({ rule }) => rule !== undefined);
+      if (rules.length === 0) return [gate];
+      const places = rules.map(({ rule, vector }) => `rule ${rule}${vector === undefined ? '' : ` on ${vector}`}`);
+      return [`${gate}: ${observed}, ${places.join(', ')}`];
+    })
+    .sort();
+
+/** Whether the two people who signed had seen everything that is wrong now. */
+export const covers = (waiver: Waiver, result: CellResult): boolean =>
+  waiver.target === result.cellId && failuresOf(result).every((one) => waiver.failures?.includes(one));
+
+/** Letter case and spaces make nobody a second person. */
+export const isSamePerson = (a: string, b: string): boolean => plainName(a) === plainName(b);
+const plainName = (name: string): string => name.normalize('NFKC').trim().replaceAll(/\s+/gu, ' ').toLowerCase();
 
 /**
  * What a request makes of what there is: a proposal, or with a second person a waiver in force. `result`: the red cell that
- * an override is for. `waiverId` names a new one.
+ * an override is for; a proposal for what was wrong before is another one. `waiverId` names a new one.
  */
 export const decideWaiver = (
   known: readonly Waiver[],
@@ -62,27 +93,27 @@ export const decideWaiver = (
         'a control came out wrong, so that nothing is known about the content: mend the engine and release again';
       return refuse('SRP_RULE_WAIVER', `cell ${target} is void and cannot be overridden: ${why}`);
     }
-    if (result.rulesLoaded === null)
+    if (!canBeOverridden(result))
       return refuse(
         'SRP_RULE_WAIVER',
-        `cell ${target} was not tested and cannot be overridden: exclude its engine instead`,
+        `cell ${target} loaded nothing that could be tested and cannot be overridden: exclude its engine instead`,
       );
   }
-  const failing = context.result?.gates.filter(({ verdict }) => verdict !== 'pass') ?? [];
-  const gates = kind === 'override' ? { gates: failing.map(({ gate }) => gate) } : {};
-  const open = known.find((waiver) => isAbout(waiver, request) && Date.parse(waiver.expiresAt) > context.now);
+  const failures = kind === 'override' && context.result ? failuresOf(context.result) : [];
+  const open = known.find((waiver) => isAbout(waiver, request, failures) && Date.parse(waiver.expiresAt) > context.now);
   if (!open) {
     const { family, sourceDigest } = request;
     const { waiverId } = context;
-    const waiver = { waiverId, family, kind, target, ...gates, sourceDigest, reason, expiresAt, by: [by] };
+    const signed = kind === 'override' ? { failures } : {};
+    const waiver = { waiverId, family, kind, target, ...signed, sourceDigest, reason, expiresAt, by: [by.trim()] };
     return { ok: true, waiver, granted: false };
   }
   if (open.by.length >= 2) return refuse('SRP_RULE_WAIVER', `${what} is in force already, until ${open.expiresAt}`);
-  if (open.by.includes(by))
+  if (open.by.some((one) => isSamePerson(one, by)))
     return refuse('SRP_RULE_FOUR_EYES', `${by} proposed ${what}: somebody else has to grant it`);
   // What both stand behind: the earlier end, and the reasons of both.
   const [end] = [open.expiresAt, expiresAt].sort((a, b) => Date.parse(a) - Date.parse(b));
   const reasons = open.reason === reason ? reason : `${open.reason}; ${reason}`;
   const both = { ...open, reason: reasons, expiresAt: end ?? expiresAt };
-  return { ok: true, waiver: { ...both, by: [...open.by, by] }, granted: true };
+  return { ok: true, waiver: { ...both, by: [...open.by, by.trim()] }, granted: true };
 };

@@ -90,7 +90,7 @@ const waiver = z.strictObject({
   reason: text,
   expiresAt: text,
   by: z.array(text),
-  gates: z.array(text).exactOptional(),
+  failures: z.array(text).exactOptional(),
 });
 const divergence = z.strictObject({
   rule: scalar,

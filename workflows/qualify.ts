@@ -10,6 +10,7 @@ import {
 } from '@temporalio/workflow';
 import { type Artefact, type CellResult, type EngineId, engineId } from '../domain/release.ts';
 import { isTerminal } from '../domain/release-state.ts';
+import { canBeOverridden, covers } from '../domain/waiver.ts';
 import type { ReleaseEvent } from '../events/catalogue.ts';
 import { planning } from './activities.ts';
 import type { MatrixInput, MatrixOutcome } from './matrix.ts';
@@ -17,21 +18,21 @@ import { queues } from './queues.ts';
 import { byWorkflow, type Recorder } from './recorder.ts';
 import { fail, type Run } from './run.ts';
 
-/** What each engine goes back to, by engine id: the artefact's SHA-256. */
-export type WaysBack = Readonly<Record<EngineId, string>>;
+/** The SHA-256 of each engine's artefact, by engine id. */
+export type Digests = Readonly<Record<EngineId, string>>;
 
-export const waysBackOf = (artefacts: readonly Pick<Artefact, 'engine' | 'sha256'>[] = []): WaysBack =>
+export const digestsOf = (artefacts: readonly Pick<Artefact, 'engine' | 'sha256'>[] = []): Digests =>
   Object.fromEntries(artefacts.map(({ engine, sha256 }) => [engine, sha256]));
 
-/** Tests every cell that has no result yet. */
+/** Tests every cell that has no result yet. `waysBack`: what each engine goes back to. */
 export const runMatrix = async (
   run: Run,
-  waysBack: WaysBack,
+  waysBack: Digests,
   known: readonly CellResult[] = [],
 ): Promise<MatrixOutcome> => {
   const { releaseId, family, sourceDigest } = run.input;
   const { build: built, matrix } = run.state();
-  const artefacts = Object.fromEntries((built?.artefacts ?? []).map(({ engine, sha256 }) => [engine, sha256]));
+  const artefacts = digestsOf(built?.artefacts);
   // A matrix that was opened again is a workflow of its own, named by how many cells there were before.
   const again = known.length === 0 ? '' : `/${matrix?.results.length ?? 0}-${run.state().seq}`;
   const outcome = await executeChild<(input: MatrixInput) => Promise<MatrixOutcome>>('matrixWorkflow', {
@@ -81,8 +82,8 @@ export const judgeMatrix = async (run: Run, matrix: MatrixOutcome): Promise<bool
 
 /**
  * Cells that did not pass, less what two people let pass, and cells that differ from the others without anybody having
- * declared it: such a difference is declared in the content, and nobody lets it pass from outside. An override is for the
- * gates that had failed when it was asked for: what fails later is another failure.
+ * declared it: such a difference is declared in the content, and nobody lets it pass from outside. An override is for
+ * what was wrong when it was asked for: what goes wrong later is another failure.
  */
 const redCells = async (
   run: Run,
@@ -94,13 +95,13 @@ const redCells = async (
   if (red.length === 0) return [...new Set(different)];
   const { overrides } = await planning.readOverrides({ releaseId, family, sourceDigest });
   const known = run.state().matrix?.overridden ?? [];
-  const open = red.filter(({ cellId, verdict, rulesLoaded, gates }) => {
-    const failing = gates.filter((one) => one.verdict !== 'pass').map(({ gate }) => gate);
-    const covers = overrides.find((one) => one.target === cellId && failing.every((gate) => one.gates?.includes(gate)));
-    const waiver = verdict === 'fail' && rulesLoaded !== null ? covers : undefined;
+  const open = red.filter((result) => {
+    const waiver = canBeOverridden(result) ? overrides.find((one) => covers(one, result)) : undefined;
     if (!waiver) return true;
+    const { cellId } = result;
+    const gates = result.gates.filter((one) => one.verdict !== 'pass').map(({ gate }) => gate);
     if (!known.some(({ waiverId }) => waiverId === waiver.waiverId))
-      run.recorder.emit(byWorkflow, { type: 'CellOverridden', data: { waiver, cellId, gates: failing } });
+      run.recorder.emit(byWorkflow, { type: 'CellOverridden', data: { waiver, cellId, gates } });
     return false;
   });
   return [...new Set([...open.map(({ cellId }) => cellId), ...different])];
@@ -130,6 +131,7 @@ export const checkFleet = async (run: Run): Promise<Fielded> => {
 const compareFleet = async (run: Run): Promise<Fielded> => {
   const { releaseId, family, sourceDigest } = run.input;
   const { cells } = await planning.planMatrix({ releaseId, family, sourceDigest });
+  if (cells.length === 0) return { engines: [], problem: 'no engine is left: nothing was tested that anybody runs' };
   const engines = [...new Set(cells.map(({ engine }) => engineId(engine)))];
   const results = () => run.state().matrix?.results ?? [];
   // A cell without a result is tried again: its engine may be here by now.
@@ -137,7 +139,7 @@ const compareFleet = async (run: Run): Promise<Fielded> => {
   const fresh = cells.filter(({ cellId }) => !known.some((result) => result.cellId === cellId));
   if (fresh.length > 0) {
     run.recorder.emit(byWorkflow, { type: 'MatrixReopened', data: { cells: fresh } });
-    await runMatrix(run, waysBackOf(run.state().manifest?.rollback.artefacts), known);
+    await runMatrix(run, digestsOf(run.state().manifest?.rollback.artefacts), known);
   }
   const current = results().filter(({ cellId }) => cells.some((cell) => cell.cellId === cellId));
   // Compared as the field is now: an engine that left it, or was excluded, differs from nobody any more.

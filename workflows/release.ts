@@ -19,14 +19,14 @@ import {
   setHandler,
 } from '@temporalio/workflow';
 import { type Command, decide } from '../domain/decide.ts';
-import { thresholdsFor } from '../domain/exposure.ts';
+import { enginesBehind, thresholdsFor } from '../domain/exposure.ts';
 import { bakeLonger, type RolloutPolicy } from '../domain/policy.ts';
 import type { EngineId, StageOutcome, TriggeredBy, Verdict } from '../domain/release.ts';
 import { isExposed, isTerminal, type ReleaseState } from '../domain/release-state.ts';
 import type { Actor, ReleaseEvent } from '../events/catalogue.ts';
 import { build, insist, publish, rollout, stopping, watching } from './activities.ts';
 import * as messages from './messages.ts';
-import { checkFleet, judgeMatrix, noteCell, notePlan, runMatrix, waysBackOf } from './qualify.ts';
+import { checkFleet, digestsOf, judgeMatrix, noteCell, notePlan, runMatrix } from './qualify.ts';
 import { byWorkflow, createRecorder, type Recorded, type Recorder } from './recorder.ts';
 import { fail, type ReleaseInput, type Run } from './run.ts';
 import { createDisplay } from './show.ts';
@@ -79,20 +79,20 @@ const prepare = async (run: Run): Promise<void> => {
     emit({ type: 'BuildFailed', data: { findings: built.findings } });
     return fail(run, 'build-failed', `the content has ${built.findings.length} findings`);
   }
-  const { bundle, gaps, excluded, waysBack } = built;
+  const { bundle, gaps, excluded, waysBack, kept } = built;
   emit(
     { type: 'BuildSucceeded', data: bundle },
     ...gaps.map((gap): ReleaseEvent => ({ type: 'CoverageGapRecorded', data: gap })),
     ...excluded.map((one): ReleaseEvent => ({ type: 'CellExcluded', data: one })),
   );
 
-  const matrix = await untilCancelled(run, () => runMatrix(run, waysBackOf(waysBack)));
+  const matrix = await untilCancelled(run, () => runMatrix(run, digestsOf(waysBack)));
   if (matrix === null || ended()) return;
   if (!(await untilCancelled(run, () => judgeMatrix(run, matrix)))) return;
 
   const { contentVersion, artefacts, bundleDigest } = bundle;
   const signed = await untilCancelled(run, () =>
-    publish.signRelease({ releaseId, family, bundleDigest, contentVersion, artefacts, waysBack }),
+    publish.signRelease({ releaseId, family, bundleDigest, contentVersion, artefacts, waysBack, kept }),
   );
   if (signed === null) return;
   const { signatures, threshold, release: content, rollback, previous } = signed;
@@ -185,17 +185,8 @@ const runStage = async (run: Run, index: number): Promise<'passed' | 'halt'> => 
       continue;
     }
     if (!granted) {
-      const checked = await run.unlessInterrupted(() => checkFleet(run), seen);
-      if (!checked.done) continue;
-      const { engines, problem } = checked.value;
-      if (problem !== null) {
-        const decision = { triggeredBy: 'workflow', by: 'release', reasonCode: untested } as const;
-        const stage = { stage: index, name: stageName(run, index), verdict: null };
-        run.recorder.emit(byWorkflow, { type: 'StageHeld', data: { ...decision, reason: problem, ...stage } });
-        continue;
-      }
-      granted = (await run.unlessInterrupted(() => openStage(run, index, engines))).done;
-      if (granted) run.noteFielded(engines);
+      const engines = await testedFleet(run, index, seen);
+      if (engines !== null) granted = (await run.unlessInterrupted(() => openStage(run, index, engines))).done;
       continue;
     }
     if (passed) {
@@ -217,8 +208,27 @@ const runStage = async (run: Run, index: number): Promise<'passed' | 'halt'> => 
         },
       ]),
     );
-    passed = watched.done && noteOutcome(run, index, watched.value);
+    if (!watched.done) continue;
+    if (watched.value.outcome === 'passed' && index + 1 === state.rollout?.stages.length) {
+      // What follows gives the content to everybody: no engine may get it that came, or was excluded, during this stage.
+      const engines = await testedFleet(run, index, seen);
+      if (engines === null) continue;
+      run.noteFielded(engines);
+    }
+    passed = noteOutcome(run, index, watched.value);
   }
+};
+
+/** Engines of the field when all of them were tested; null when not, which holds the stage, or when somebody interrupts. */
+const testedFleet = async (run: Run, index: number, seen: number): Promise<readonly EngineId[] | null> => {
+  const checked = await run.unlessInterrupted(() => checkFleet(run), seen);
+  if (!checked.done) return null;
+  const { engines, problem } = checked.value;
+  if (problem === null) return engines;
+  const decision = { triggeredBy: 'workflow', by: 'release', reasonCode: untested, reason: problem } as const;
+  const stage = { stage: index, name: stageName(run, index), verdict: null };
+  run.recorder.emit(byWorkflow, { type: 'StageHeld', data: { ...decision, ...stage } });
+  return null;
 };
 
 /** The field has an engine that was not tested with this content. */
@@ -236,7 +246,7 @@ const openStage = async (run: Run, index: number, engines: readonly EngineId[]):
   const { name } = stage;
   // What is open already was granted as recorded: it is asked for again, and not decided again.
   const opened = plan.stage >= index;
-  const thresholds = opened ? plan.thresholds : thresholdsFor(plan.thresholds, stage, engines);
+  const thresholds = opened ? plan.thresholds : thresholdsFor(plan.thresholds, plan.stages, index, engines);
   if (!opened) run.recorder.emit(byWorkflow, { type: 'StageOpened', data: { stage: index, name, thresholds } });
   await run.recorder.flush();
   await rollout.openStage.executeWithOptions({ summary: `grant stage ${name}` }, [
@@ -307,8 +317,13 @@ const complete = async (run: Run): Promise<void> => {
   const { releaseId, family } = run.input;
   const signed = run.state().manifest?.release;
   if (!signed) throw ApplicationFailure.nonRetryable('no signed content', 'SRP_BUG_MANIFEST');
-  // Steady content goes to every device of the engines that it has something for.
-  const artefacts = signed.artefacts.filter(({ engine }) => run.fielded()?.includes(engine) ?? true);
+  // Steady content goes to every device of the engines that it has something for: those that took part in every stage, and
+  // those that took part in none, for which it has what they run already.
+  const { rollout: plan, build: built } = run.state();
+  const behind = enginesBehind(plan?.thresholds ?? {}, plan?.stages.at(-1));
+  const isNew = (engine: EngineId) => built?.artefacts.some((one) => one.engine === engine);
+  const takesPart = (engine: EngineId) => run.fielded()?.includes(engine) && !behind.has(engine);
+  const artefacts = signed.artefacts.filter(({ engine }) => !isNew(engine) || takesPart(engine));
   const content = { ...signed, artefacts };
   run.close();
   const { counts } = await CancellationScope.nonCancellable(() =>

@@ -32,7 +32,7 @@ export type Run = {
   ) => Promise<{ done: true; value: T } | { done: false }>;
   readonly promotion: () => messages.PersonRequest | null;
   readonly clearPromotion: () => void;
-  /** Engines of the field when the stage of this run was granted; null before. */
+  /** Engines of the field when the last stage passed; null before. */
   readonly fielded: () => readonly EngineId[] | null;
   readonly noteFielded: (engines: readonly EngineId[]) => void;
   /** A freeze took effect: whoever asked for it may be told. */

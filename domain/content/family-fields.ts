@@ -1,7 +1,17 @@
 /** The YAML files of a family, field by field: what is unknown, missing or contradicts the rules is a finding with its line. */
 import type { Mode, RuleId } from '../release.ts';
 import { captureAddresses, noPackets } from './addresses.ts';
-import type { Budgets, Configuration, Difference, Find, ParsedYaml, SupportedEngine, Vector } from './family.ts';
+import {
+  type Budgets,
+  type Configuration,
+  type Difference,
+  type Find,
+  leastNoticeDays,
+  leastNoticeMs,
+  type ParsedYaml,
+  type SupportedEngine,
+  type Vector,
+} from './family.ts';
 import { findLanguage, type Language, type LanguageName, languageNames } from './language.ts';
 import type { Rule } from './rules.ts';
 
@@ -252,13 +262,10 @@ export const readDifferences = (
     return [{ engines, rule: known.ruleId, vector, expect, reason }];
   });
 
-/** A version does not lose its protection from one day to the next. */
-const leastNoticeDays = 30;
-const leastNoticeMs = leastNoticeDays * 24 * 3_600_000;
-
-/** `support.yaml`: a list of { engine, endOfLife, notice }. */
-export const readSupport = (yaml: ParsedYaml | null, language: Language, find: Find): readonly SupportedEngine[] =>
-  listOf(yaml, 'support.yaml', find).flatMap(({ item, line }) => {
+/** `support.yaml`: a list of { engine, endOfLife, notice }, each engine once. */
+export const readSupport = (yaml: ParsedYaml | null, language: Language, find: Find): readonly SupportedEngine[] => {
+  const seen = new Set<unknown>();
+  return listOf(yaml, 'support.yaml', find).flatMap(({ item, line }) => {
     const wrong = (message: string): [] => {
       find('support', 'support.yaml', message, line);
       return [];
@@ -268,8 +275,10 @@ export const readSupport = (yaml: ParsedYaml | null, language: Language, find: F
     if (extra !== undefined) return wrong(`unknown field ${extra}; known are engine, endOfLife, notice`);
     if (!isEngine(engine, language, /^[\w.+~-]+$/))
       return wrong(`engine is ${JSON.stringify(engine)}, expected e.g. ${language.engines[0]}@1.2.3`);
+    if (seen.has(engine)) return wrong(`${engine} is there twice: expected each engine once`);
+    seen.add(engine);
     for (const [field, date] of Object.entries({ endOfLife, notice })) {
-      if (date !== undefined && (typeof date !== 'string' || !/^\d{4}-\d{2}-\d{2}$/.test(date)))
+      if (date !== undefined && !isDate(date))
         return wrong(`${field} is ${JSON.stringify(date)}, expected a date such as 2027-03-31`);
     }
     if (endOfLife !== undefined && (notice === undefined || String(notice) >= String(endOfLife)))
@@ -284,6 +293,14 @@ export const readSupport = (yaml: ParsedYaml | null, language: Language, find: F
     };
     return [{ engine, ...dates }];
   });
+};
+
+/** A day that the calendar has. */
+const isDate = (value: unknown): boolean => {
+  if (typeof value !== 'string' || !/^\d{4}-\d{2}-\d{2}$/.test(value)) return false;
+  const time = Date.parse(value);
+  return Number.isFinite(time) && new Date(time).toISOString().startsWith(value);
+};
 
 const listOf = (
   yaml: ParsedYaml | null,

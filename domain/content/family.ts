@@ -30,6 +30,10 @@ export type Difference = {
   readonly reason: string;
 };
 
+/** A version does not lose its protection from one day to the next. */
+export const leastNoticeDays = 30;
+export const leastNoticeMs = leastNoticeDays * 24 * 3_600_000;
+
 /** An engine version promised to customers, whether or not a device reports it. */
 export type SupportedEngine = {
   /** `suricata@6.0.1` */
@@ -69,7 +73,6 @@ export type Family = {
     readonly bad: readonly Rule[];
     readonly skip: readonly Rule[];
     readonly input: Uint8Array;
-    readonly mustMatch: readonly RuleId[];
   };
   /** As written; validated by events/policy-schema. */
   readonly policy: unknown;

@@ -79,13 +79,12 @@ export const readFamily = (files: readonly SourceFile[], parseYaml: (text: strin
   if (findings.length > 0 || head === null || controls.input === null) return { ok: false, findings };
   const { language: _name, ...fields } = head;
   const { input } = controls;
-  const mustMatch = controls.good.map((rule) => rule.ruleId);
   return {
     ok: true,
     family: {
       ...fields,
       ...{ language, rules, vectors, differences, goodware, support, policy },
-      controls: { ...controls, input, mustMatch },
+      controls: { ...controls, input },
     },
   };
 };
@@ -149,7 +148,7 @@ const readControls = (
   rulesIn: (path: string) => readonly Rule[],
   demanded: boolean,
   find: Find,
-): Omit<Family['controls'], 'input' | 'mustMatch'> & { readonly input: Uint8Array | null } => {
+): Omit<Family['controls'], 'input'> & { readonly input: Uint8Array | null } => {
   const [first = ''] = language.endings;
   const of = (name: string): readonly Rule[] => {
     const paths = language.endings.map((ending) => `controls/${name}.${ending}`).filter((path) => files.has(path));

@@ -7,6 +7,18 @@ import { findNotLoaded, loadRules, type NotLoaded } from './not-loaded.ts';
 
 export type Fit = { readonly rules: readonly Rule[]; readonly gaps: readonly NotLoaded[] };
 
+/** All rules, or with `misfit: cut` those that the engine loads. An engine that cannot be asked gets all: its cell says so. */
+export const fitting = async (
+  engines: EngineRunner,
+  engine: EngineBuild,
+  family: Pick<Family, 'rules' | 'language' | 'configurations' | 'misfit'>,
+  signal: AbortSignal,
+): Promise<Fit> => {
+  const whole = { rules: family.rules, gaps: [] };
+  if (family.misfit === 'block') return whole;
+  return (await fitRules(engines, engine, family, signal)) ?? whole;
+};
+
 /** Rules that load on the engine in every configuration of the family. null: there is no such engine, or it gave no result. */
 export const fitRules = async (
   engines: EngineRunner,

@@ -96,10 +96,12 @@ export const gateControls = (expected: ControlCounts, runs: ControlRuns): GateRe
   return gate('controls', right ? 'pass' : 'void', observed, '==', limit, details);
 };
 
-/** `notLoaded`: by id, what the engine did not take, with its words. */
-export const gateLoaded = (expected: number, run: Completed, notLoaded: readonly NotLoaded[]): GateResult => {
+/** `notLoaded`: by id, what the engine did not take, with its words; null: not known. */
+export const gateLoaded = (expected: number, run: Completed, notLoaded: readonly NotLoaded[] | null): GateResult => {
   const right = run.loaded === expected;
-  const named = notLoaded.filter(({ withFile }) => !withFile).map(({ id, words }): Detail => ({ rule: id, words }));
+  const named = (notLoaded ?? [])
+    .filter(({ withFile }) => !withFile)
+    .map(({ id, words }): Detail => ({ rule: id, words }));
   const said = run.errors.map(
     ({ ruleId, file, line, words }): Detail => ({
       ...(ruleId === undefined ? {} : { rule: ruleId }),
@@ -170,17 +172,20 @@ const detailOf = ({ rule, input, words }: Fault): Detail => ({ rule, vector: inp
 export const gateVectors = (
   vectors: readonly VectorExpectation[],
   faults: readonly Fault[],
-  notLoaded: readonly NotLoaded[],
+  notLoaded: readonly NotLoaded[] | null,
 ): readonly GateResult[] => {
   const missing = faults.filter(({ kind }) => kind === 'no-alert').map(detailOf);
   const surplus = faults.filter(({ kind }) => kind === 'extra-alert').map(detailOf);
   const wanted = vectors.reduce((sum, { expected }) => sum + expected.size, 0);
   const silentSomewhere = ({ id }: NotLoaded) => vectors.some((vector) => !vector.expected.has(id));
-  const vacuous = notLoaded
-    .filter(silentSomewhere)
-    .map(({ id }): Detail => ({ rule: id, words: 'vacuous: it is not loaded, so that its silence proves nothing' }));
+  const vacuous: readonly Detail[] = notLoaded
+    ? notLoaded
+        .filter(silentSomewhere)
+        .map(({ id }) => ({ rule: id, words: 'vacuous: it is not loaded, so that its silence proves nothing' }))
+    : [{ words: 'vacuous: it is not known which rules are not loaded, so that no silence proves anything' }];
   const silence = surplus.length > 0 || vacuous.length > 0 ? 'fail' : 'pass';
-  const observed = vacuous.length > 0 ? `${surplus.length}, ${vacuous.length} vacuous` : surplus.length;
+  const count = notLoaded ? vacuous.length : 'unknown';
+  const observed = vacuous.length > 0 ? `${surplus.length}, ${count} vacuous` : surplus.length;
   return [
     gate('must-match', missing.length === 0 ? 'pass' : 'fail', wanted - missing.length, '==', wanted, missing),
     gate('must-not-match', silence, observed, '==', 0, [...surplus, ...vacuous]),
@@ -196,32 +201,35 @@ export const findGoodwareHits = (inputs: readonly string[], run: EngineRun): rea
   );
 };
 
-/**
- * Nothing alerts on what is known to be good: `good` such inputs, `hits` on them. `witness` is looked at in the same run and
- * must alert: a run in which nothing at all is detected may mean that nothing was looked for.
- */
-export const gateGoodware = (
-  good: number,
-  hits: readonly Fault[],
-  witness: VectorExpectation,
-  run: EngineRun,
-): GateResult => {
-  if (run.kind === 'no-result') {
-    return gate('goodware', 'fail', run.reason, '==', 0, [{ words: run.words }]);
-  }
+/** What is looked at beside inputs on which nothing may alert: something must alert on it, with so many rules loaded (null: any). */
+export type Witness = VectorExpectation & { readonly loaded: number | null };
+
+/** Why a run in which nothing was found proves nothing; empty when it does. */
+const blindness = (witness: Witness, run: Completed): readonly Detail[] => {
   const alerted = alertsOn(run, witness.name);
   const dark = [...witness.expected].filter((rule) => !alerted.has(rule));
-  if (dark.length > 0) {
-    const words = `beside ${good} good files it did not alert on ${witness.name}: nothing is proven`;
-    return gate(
-      ...(['goodware', 'void', 'blind', '==', 0] as const),
-      dark.map((rule) => ({ rule, vector: witness.name, words })),
-    );
-  }
-  return gate('goodware', hits.length === 0 ? 'pass' : 'fail', hits.length, '==', 0, hits.map(detailOf));
+  const words = `beside what is good it did not alert on ${witness.name}: nothing is proven`;
+  return [
+    ...dark.map((rule) => ({ rule, vector: witness.name, words })),
+    ...(witness.loaded === null || run.loaded === witness.loaded
+      ? []
+      : [{ words: `${run.loaded} rules were loaded, ${witness.loaded} in the run before: nothing is proven` }]),
+  ];
 };
 
-/** The same number of rules after every start, and all of them. */
+/**
+ * Nothing alerts on what is known to be good. `witness` is looked at in the same run and must alert: a run in which nothing at
+ * all is detected may mean that nothing was looked for.
+ */
+export const gateGoodware = (hits: readonly Fault[], witness: Witness, run: EngineRun): GateResult => {
+  if (run.kind === 'no-result') return gate('goodware', 'fail', run.reason, '==', 0, [{ words: run.words }]);
+  // What was found is found, however little the engine saw: a rule that drops all there is leaves no witness either.
+  if (hits.length > 0) return gate('goodware', 'fail', hits.length, '==', 0, hits.map(detailOf));
+  const blind = blindness(witness, run);
+  return gate('goodware', blind.length === 0 ? 'pass' : 'void', blind.length === 0 ? 0 : 'blind', '==', 0, blind);
+};
+
+/** The same number of rules after every start. */
 export const gateRestart = (expected: number, starts: readonly EngineRun[]): GateResult => {
   const loaded = starts.map((run) => (run.kind === 'completed' ? run.loaded : run.reason));
   const wrong = loaded.flatMap((one, index) =>
@@ -275,17 +283,30 @@ export const gateRevert = (
 const said = (run: Completed): string =>
   JSON.stringify([run.loaded, ...run.alerts.map(({ input, ruleId }) => `${input} ${ruleId}`).sort()]);
 
-/** Ordinary traffic and the update server's own pass through, whether the device lets pass or stops what it cannot judge. */
-export const gateSmoke = (runs: readonly { readonly failMode: FailMode; readonly run: EngineRun }[]): GateResult => {
+/**
+ * Ordinary traffic and the update server's own pass through, whether the device lets pass or stops what it cannot judge.
+ * `witness` as for goodware.
+ */
+export const gateSmoke = (
+  witness: Witness,
+  runs: readonly { readonly failMode: FailMode; readonly run: EngineRun }[],
+): GateResult => {
   const details = runs.flatMap(({ failMode, run }): Detail[] => {
     if (run.kind === 'no-result') return [{ words: `${failMode}: no result (${run.reason}): ${run.words}` }];
-    return blockedIn(run).map(({ rule, input }) => ({
+    const blocked = blockedIn(run).filter(({ input }) => input !== witness.name);
+    return blocked.map(({ rule, input }) => ({
       ...(rule === null ? {} : { rule }),
       vector: input,
       words: `${failMode}: ${rule === null ? 'the engine dropped' : 'blocked'} what devices need`,
     }));
   });
-  return gate('traffic-smoke', details.length === 0 ? 'pass' : 'fail', details.length, '==', 0, details);
+  if (details.length > 0) return gate('traffic-smoke', 'fail', details.length, '==', 0, details);
+  const blind = runs.flatMap(({ failMode, run }) =>
+    run.kind === 'no-result'
+      ? []
+      : blindness(witness, run).map((detail) => ({ ...detail, words: `${failMode}: ${detail.words}` })),
+  );
+  return gate('traffic-smoke', blind.length === 0 ? 'pass' : 'void', blind.length === 0 ? 0 : 'blind', '==', 0, blind);
 };
 
 /** What a run stopped, by rule (null: by no rule) and input: by its alerts, and what it dropped without any. */

@@ -42,7 +42,12 @@ export const testOrReuse = async (
     const { cellId } = cell;
     return {
       ...tested,
-      result: { ...tested.result, cellId, wallMs: ports.now() - started, reused: { from: before, at } },
+      result: {
+        ...tested.result,
+        ...{ cellId, wallMs: ports.now() - started },
+        // An attempt that comes again, after a worker died, finds what this release itself had found.
+        ...(before === from ? {} : { reused: { from: before, at } }),
+      },
       // A configuration of another name that switches the same is the same to the engine, not to who compares cells.
       observation: tested.observation && { ...tested.observation, cellId, configuration: configurationOf(cell) },
     };

@@ -11,7 +11,7 @@ export type MatrixTools = {
   readonly engines: EngineRunner;
   readonly cells: CellStore<KeptCell>;
   /** Engines that passed their controls, by everything that this depends on. */
-  readonly qualified: CellStore<Requalified>;
+  readonly qualified: CellStore<Requalified & { readonly from: string }>;
   /** Good files for engines that look at files; null: there is no pack of the engine. */
   readonly goodware: (engine: EngineBuild) => Promise<{
     readonly files: readonly EngineFile[];
@@ -65,14 +65,16 @@ export const runCell = async (
       signal,
     ),
   );
-  return { ...tested, requalified: await qualify(tools, family, cell.engine, tested, identity.runner) };
+  return { ...tested, requalified: await qualify(tools, content, tested, identity.runner) };
 };
 
-/** The first controls that an engine passed with this runner; null when they are no news, or came out wrong. */
+/**
+ * The first controls that an engine passed with this runner; null when they are no news, or came out wrong. What this same
+ * release found is still news: the attempt that found it may have died before anybody heard.
+ */
 const qualify = async (
   tools: MatrixTools,
-  family: Family,
-  engine: EngineBuild,
+  { family, cell: { engine }, from }: Parameters<typeof runCell>[1],
   { result }: TestedCell,
   runner: string,
 ): Promise<Requalified | null> => {
@@ -80,8 +82,9 @@ const qualify = async (
   if (controls?.verdict !== 'pass' || result.reused) return null;
   const { packageVersion, digest } = engine;
   const key = tools.digestOf({ packageVersion, digest, runner, controls: tools.controlsDigest(family) });
-  if ((await tools.qualified.get(key)) !== null) return null;
+  const before = await tools.qualified.get(key);
+  if (before !== null && before.from !== from) return null;
   const found = { engine: engineId(engine), packageVersion, digest, runner, controls: String(controls.observed) };
-  await tools.qualified.put(key, found);
+  await tools.qualified.put(key, { ...found, from });
   return found;
 };

@@ -31,6 +31,7 @@ import {
   gateUntested,
   gateVectors,
   type VectorExpectation,
+  type Witness,
   worst,
 } from './gates.ts';
 import { findNotLoaded, type NotLoaded } from './not-loaded.ts';
@@ -109,7 +110,7 @@ export const testCell = async (
   if (first.kind === 'no-result') return finish([control, gateNoResult(first, control)], null);
 
   const loading = { engines: ports.engines, engine: cell.engine, language, configuration: cell, signal };
-  const notLoaded = first.loaded === rules.length ? [] : ((await findNotLoaded(loading, rules, first)) ?? []);
+  const notLoaded = first.loaded === rules.length ? [] : await findNotLoaded(loading, rules, first);
   const has = new Set(rules.map((rule) => rule.ruleId));
   const vectors = family.vectors.map((vector) => {
     const expected = [...expectedOn(vector, family.differences, cell.engine)].filter((rule) => has.has(rule));
@@ -122,15 +123,19 @@ export const testCell = async (
     gateLoaded(rules.length, first, notLoaded),
     ...gateVectors(vectors, faults, notLoaded),
   ];
-  const seen = { observation: observe(cell, first, { rules, notLoaded, inputs }), notLoaded, faults };
-  // The rest asks what content does that loads; content that does not is red already.
-  if (worst(base) !== 'pass') return finish(base, first, seen);
+  const observation = notLoaded && observe(cell, first, { rules, notLoaded, inputs });
+  const seen = { observation, notLoaded, faults };
+  if (control.verdict !== 'pass' || first.loaded === 0) return finish(base, first, seen);
 
-  const good = await testGoodware(run, content, vectors, inputs);
-  const smoke = await testSmoke(run, cell, content);
+  // Also of content that is red already: what two people let pass was looked at whole.
+  const beside = witnessOf(content, vectors, { first, inputs });
+  const good = await testGoodware(run, content, beside);
+  const smoke = await testSmoke(run, cell, content, beside);
   const rest = await testReturn(run, content, { first, inputs });
   if (good === null || smoke === null || rest === null) return finish([...base, gateUntested(cell)], first, seen);
-  const gates = [...base, ...good.gates, ...smoke, ...rest];
+  const more = [...good.gates, ...smoke, ...rest];
+  // Nothing is proven by a blind run; of content that is red already that is one more thing wrong with it.
+  const gates = [...base, ...(worst(base) === 'pass' ? more : more.map(redInstead))];
   const known = new Set(content.shipped);
   const features = content.shipped === null ? [] : rules.flatMap((rule) => rule.features);
   const firstUse = [...new Set(features)].filter((feature) => !known.has(feature)).sort();
@@ -138,50 +143,70 @@ export const testCell = async (
   return finish(gates, first, { ...seen, faults: [...faults, ...good.hits], firstUse });
 };
 
-/**
- * Good files beside an input on which something must alert: a vector, or where no vector has to, the control with its rules.
- * null: there is no such engine.
- */
+const redInstead = (one: GateResult): GateResult => (one.verdict === 'void' ? { ...one, verdict: 'fail' } : one);
+
+type Beside = { readonly witness: Witness; readonly input: EngineFile; readonly rules: readonly Rule[] };
+
+/** What must alert beside what may not: a vector that did, or where none did, the control with its rules. */
+const witnessOf = (
+  { family, rules }: CellContent,
+  vectors: readonly VectorExpectation[],
+  { first, inputs }: { readonly first: Completed; readonly inputs: readonly EngineFile[] },
+): Beside => {
+  const didAlert = ({ name, expected }: VectorExpectation): boolean => {
+    const alerted = alertsOn(first, name);
+    return expected.size > 0 && [...expected].every((rule) => alerted.has(rule));
+  };
+  const vector = vectors.find(didAlert);
+  const input = inputs.find(({ name }) => name === vector?.name);
+  if (vector && input) return { witness: { ...vector, loaded: first.loaded }, input, rules };
+  const { good, input: bytes } = family.controls;
+  const has = new Set(rules.map((rule) => rule.ruleId));
+  const added = good.filter((rule) => !has.has(rule.ruleId));
+  return {
+    witness: {
+      name: controlInput,
+      expected: new Set(good.map((rule) => rule.ruleId)),
+      // An engine that lost rules may lose others, or more, beside further ones.
+      loaded: first.loaded === rules.length ? first.loaded + added.length : null,
+    },
+    input: { name: controlInput, bytes },
+    rules: [...rules, ...added],
+  };
+};
+
+/** null: there is no such engine. */
 const testGoodware = async (
   run: Run,
   { family, rules, goodware }: CellContent,
-  vectors: readonly VectorExpectation[],
-  inputs: readonly EngineFile[],
+  beside: Beside,
 ): Promise<{ readonly gates: readonly GateResult[]; readonly hits: readonly Fault[] } | null> => {
   const clean = [...family.goodware, ...goodware];
   if (clean.length === 0) return { gates: [], hits: [] };
-  const names = clean.map(({ name }) => name);
-  const vector = vectors.find(({ expected }) => expected.size > 0);
-  const beside = inputs.find(({ name }) => name === vector?.name);
-  const { good, input, mustMatch } = family.controls;
-  const has = new Set(rules.map((rule) => rule.ruleId));
-  const [witness, witnessInput, looking] =
-    vector && beside
-      ? [vector, beside, rules]
-      : [
-          { name: controlInput, expected: new Set(mustMatch) },
-          { name: controlInput, bytes: input },
-          [...rules, ...good.filter((rule) => !has.has(rule.ruleId))],
-        ];
-  const scanned = await run(looking, [...clean, witnessInput]);
+  const scanned = await run(beside.rules, [...clean, beside.input]);
   if (scanned === null) return null;
+  const has = new Set(rules.map((rule) => rule.ruleId));
+  const names = clean.map(({ name }) => name);
   const hits = findGoodwareHits(names, scanned).filter((hit) => has.has(hit.rule));
-  return { gates: [gateGoodware(clean.length, hits, witness, scanned)], hits };
+  return { gates: [gateGoodware(hits, beside.witness, scanned)], hits };
 };
 
+/** In inline cells; where a family has none, in all: devices try content as if inline whatever they do with it afterwards. */
 const testSmoke = async (
   run: Run,
   cell: Cell,
-  { smoke, rules }: CellContent,
+  { family, smoke }: CellContent,
+  beside: Beside,
 ): Promise<readonly GateResult[] | null> => {
-  if (cell.mode !== 'ips' || smoke.length === 0) return [];
+  const inline = family.configurations.some(({ mode }) => mode === 'ips');
+  if (smoke.length === 0 || (inline && cell.mode !== 'ips')) return [];
   const runs: { failMode: FailMode; run: EngineRun }[] = [];
   for (const failMode of ['fail-open', 'fail-closed'] as const) {
-    const passed = await run(rules, smoke, { failMode });
+    const passed = await run(beside.rules, [...smoke, beside.input], { mode: 'ips', failMode });
     if (passed === null) return null;
     runs.push({ failMode, run: passed });
   }
-  return [gateSmoke(runs)];
+  return [gateSmoke(beside.witness, runs)];
 };
 
 /** Starts again, goes back to the previous content and comes back: restart, revert, and budgets measured on the way. */
@@ -194,7 +219,7 @@ const testReturn = async (
   const before = previous && { load: await run(previous, []), scan: await run(previous, inputs) };
   const again = await run(rules, inputs);
   if (load === null || again === null) return null;
-  const restart = gateRestart(rules.length, [first, load, again]);
+  const restart = gateRestart(first.loaded, [first, load, again]);
   if (!previous || !before) return [restart];
   if (before.load === null || before.scan === null) return null;
   const revert = { expected: previous.length, before: before.load, after: before.scan };
@@ -212,7 +237,8 @@ export const testControls = async (
   family: Pick<Family, 'language' | 'controls'>,
 ): Promise<GateResult | null> => {
   const runs = await runControls(run, family);
-  const { good, bad, skip, mustMatch } = family.controls;
+  const { good, bad, skip } = family.controls;
+  const mustMatch = good.map((rule) => rule.ruleId);
   const counts = { good: good.length, bad: bad.length, skip: skip.length, input: controlInput, mustMatch };
   return runs && gateControls(counts, runs);
 };

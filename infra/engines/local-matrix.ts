@@ -4,7 +4,7 @@ import { availableParallelism } from 'node:os';
 import type { Family } from '../../domain/content/family.ts';
 import type { Rule } from '../../domain/content/rules.ts';
 import { type Divergence, findDivergences } from '../../domain/matrix/divergence.ts';
-import { type Fit, fitRules } from '../../domain/matrix/fit.ts';
+import { type Fit, fitting } from '../../domain/matrix/fit.ts';
 import type { NotLoaded } from '../../domain/matrix/not-loaded.ts';
 import { cellsFor } from '../../domain/matrix/plan.ts';
 import { type MatrixTools, runCell } from '../../domain/matrix/run-cell.ts';
@@ -38,10 +38,8 @@ export const testFamily = async (
   setMaxListeners(0, signal);
   const fits = new Map<EngineId, Promise<Fit>>();
   const fitOf = (engine: EngineBuild): Promise<Fit> => {
-    const whole = { rules: family.rules, gaps: [] };
-    if (family.misfit === 'block') return Promise.resolve(whole);
     const id = engineId(engine);
-    const found = fits.get(id) ?? fitRules(tools.engines, engine, family, signal).then((fit) => fit ?? whole);
+    const found = fits.get(id) ?? fitting(tools.engines, engine, family, signal);
     fits.set(id, found);
     return found;
   };

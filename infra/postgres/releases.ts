@@ -41,6 +41,14 @@ export const createReleaseHistory = (db: Queryable): ReleaseHistory => ({
     );
     return rows.flatMap((row) => row.first_use);
   },
+  sourceAt: async (family, time) => {
+    const { rows } = await db.query<{ source: string }>(
+      `select state->>'sourceDigest' as source from releases
+       where family = $1 and phase = 'completed' and changed_at <= $2 order by changed_at desc, release_id limit 1`,
+      [family, new Date(time)],
+    );
+    return rows[0]?.source ?? null;
+  },
 });
 
 export const saveRelease = async (db: Queryable, { state, headHash }: ReleaseRow): Promise<void> => {

@@ -12,11 +12,11 @@ type Stored = {
   readonly reason: string;
   readonly expires_at: Date;
   readonly decided_by: string[];
-  readonly gates: string[];
+  readonly failures: string[];
 };
 
 const select =
-  'select waiver_id, family, kind, target, source_digest, reason, expires_at, decided_by, gates from waivers where family = $1 order by changed_at, waiver_id';
+  'select waiver_id, family, kind, target, source_digest, reason, expires_at, decided_by, failures from waivers where family = $1 order by changed_at, waiver_id';
 
 const fromRow = (row: Stored): Waiver => ({
   waiverId: row.waiver_id,
@@ -27,7 +27,7 @@ const fromRow = (row: Stored): Waiver => ({
   reason: row.reason,
   expiresAt: row.expires_at.toISOString(),
   by: row.decided_by,
-  ...(row.kind === 'override' ? { gates: row.gates } : {}),
+  ...(row.kind === 'override' ? { failures: row.failures } : {}),
 });
 
 export const createWaivers = (db: Queryable): Waivers => ({
@@ -49,13 +49,13 @@ export const changeWaivers = <T extends { readonly waiver: Waiver | null }>(
     const { waiver } = decided;
     if (waiver) {
       await tx.query(
-        `insert into waivers (waiver_id, family, kind, target, source_digest, reason, expires_at, decided_by, gates)
+        `insert into waivers (waiver_id, family, kind, target, source_digest, reason, expires_at, decided_by, failures)
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
          on conflict (waiver_id) do update set decided_by = excluded.decided_by, reason = excluded.reason,
            expires_at = excluded.expires_at, changed_at = now()`,
         [
           ...[waiver.waiverId, waiver.family, waiver.kind, waiver.target, waiver.sourceDigest, waiver.reason],
-          ...[waiver.expiresAt, waiver.by, waiver.gates ?? []],
+          ...[waiver.expiresAt, waiver.by, waiver.failures ?? []],
         ],
       );
     }

@@ -85,6 +85,8 @@ type Expected = {
       {
         readonly outcome: string;
         readonly rulesLoaded: number | null;
+        readonly rulesFailed: number | null;
+        readonly rulesSkipped: number | null;
         readonly meetsExpectation: boolean;
         readonly alerts: Readonly<Record<string, number>>;
       }
@@ -98,6 +100,7 @@ describe.skipIf(!here)('vectors of the engine’s own project, as a matrix', asy
   const divergent = new Set<string>();
   const vacuous: string[] = [];
 
+  test('there are 45', () => expect(names).toHaveLength(45));
   test.each(names)('%s', async (name) => {
     const dir = join(folder, name);
     const { rules } = languageOf('suricata').parse('test.rules', await readFile(join(dir, 'test.rules'), 'utf8'));
@@ -113,7 +116,7 @@ describe.skipIf(!here)('vectors of the engine’s own project, as a matrix', asy
       const measured = expected.measured[`suricata-${version}`];
       if (!measured) continue; // the archive has moved on: another engine, of which nothing was measured
       const where = `${name} on ${version}`;
-      expect([where, gateOf(cell, 'controls')?.verdict]).toEqual([where, 'pass']);
+      expect([where, gateOf(cell, 'controls')]).toMatchObject([where, { verdict: 'pass' }]);
       if (measured.outcome === 'crash') {
         expect(gateOf(cell, 'result')).toMatchObject({ verdict: 'fail', observed: 'signal' });
         expect(cell.result).toMatchObject({ verdict: 'fail', rulesLoaded: null });
@@ -123,7 +126,9 @@ describe.skipIf(!here)('vectors of the engine’s own project, as a matrix', asy
       const run = counted.get(`${version} ${digestOfBytes(languageOf('suricata').artefact(rules))}`);
       const alerts: Record<string, number> = {};
       for (const { ruleId } of run?.alerts ?? []) alerts[ruleId] = (alerts[ruleId] ?? 0) + 1;
-      expect([where, alerts]).toEqual([where, measured.alerts]);
+      expect([where, run?.failed, run?.skipped, alerts]).toEqual([
+        ...[where, measured.rulesFailed, measured.rulesSkipped ?? 0, measured.alerts],
+      ]);
       const whole = measured.rulesLoaded === rules.length;
       expect([where, gateOf(cell, 'rules-loaded')?.verdict]).toEqual([where, whole ? 'pass' : 'fail']);
       expect([where, cell.notLoaded?.length]).toEqual([where, rules.length - (measured.rulesLoaded ?? 0)]);
@@ -159,8 +164,10 @@ describe.skipIf(!here)('vectors of the engine’s own project, as a matrix', asy
 });
 
 describe.skipIf(!here)('each version’s own rules, cut to fit each engine', () => {
+  /** Rules not loaded of a version's own set on an engine (data/suricata-engine-rules/README.md). */
   const cut: Readonly<Record<string, Readonly<Record<string, number>>>> = {
     '6.0.1': { '6.0.1': 14, '7.0.10': 18, '8.0.7': 18, '8.0.8': 18 },
+    '7.0.10': { '6.0.1': 89, '7.0.10': 15, '8.0.7': 15, '8.0.8': 15 },
     '8.0.7': { '6.0.1': 174, '7.0.10': 103, '8.0.7': 23, '8.0.8': 23 },
   };
   test.each(Object.keys(cut))('the rules of %s: gaps by id, and the rest loads whole', async (version) => {
@@ -171,18 +178,24 @@ describe.skipIf(!here)('each version’s own rules, cut to fit each engine', () 
       rules.push(...languageOf('suricata').parse(name, await readFile(join(folder, name), 'utf8')).rules);
     }
     const family = familyOf(rules, { misfit: 'cut' });
-    for (const { build } of packs) {
+    const check = async ({ build }: Pack): Promise<void> => {
       const expected = cut[version]?.[build.version];
-      if (expected === undefined) continue;
+      if (expected === undefined) return; // the archive has moved on: another engine, of which nothing was measured
       const fit = await fitRules(engines, build, family, signal);
       expect([build.version, fit?.gaps.length, fit?.rules.length]).toEqual([
         ...[build.version, expected, rules.length - expected],
       ]);
+      expect(new Set(fit?.gaps.map(({ id }) => id)).size).toBe(expected);
       const input = { rules: family.language.artefact(fit?.rules ?? []), inputs: [], mode: 'ids' } as const;
       const run = await engines.run(build, input, signal);
       expect(run).toMatchObject({ kind: 'completed', loaded: rules.length - expected, failed: 0 });
       for (const { words } of fit?.gaps ?? []) expect(words).not.toBe('');
-    }
+    };
+    const waiting = [...packs];
+    const work = async (): Promise<void> => {
+      for (let pack = waiting.shift(); pack !== undefined; pack = waiting.shift()) await check(pack);
+    };
+    await Promise.all([work(), work()]);
   });
 });
 

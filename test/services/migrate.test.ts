@@ -236,6 +236,10 @@ const statements: Readonly<Record<string, () => Promise<void>>> = {
       await saveRelease(pool, { state: { ...ended, ...change, releaseId }, headHash: 'a'.repeat(64) });
     const known = await createReleaseHistory(pool).firstUses(family);
     expect(known.flatMap(({ features }) => features).sort()).toEqual(['one', 'two']);
+    const sourceAt = (time: number) => createReleaseHistory(pool).sourceAt(family, time);
+    const completedAt = Date.parse(ended.changedAt);
+    expect(await sourceAt(completedAt)).toBe(ended.sourceDigest);
+    expect(await sourceAt(completedAt - 1)).toBeNull();
   },
   'quarantine readQuarantine': async () => {
     const found = { releaseId: 'r-1', seq: null, kind: 'undecodable', words: 'not JSON' } as const;

@@ -1,8 +1,9 @@
 /** Every path of a release, on the real Temporal server, with scripted activities: which events, in which order, which end. */
 import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
-import type { Cell, Waiver } from '../../domain/release.ts';
+import type { Cell, CellResult, Waiver } from '../../domain/release.ts';
 import type { ReleaseEventType } from '../../events/catalogue.ts';
 import {
+  cellOf,
   evidence,
   final,
   holdVerdict,
@@ -144,55 +145,70 @@ describe.concurrent('a release that is blocked before anybody is offered it', ()
     expect(release.happened).not.toContain('signRelease');
   });
 
-  test('a void cell stays void, whatever two people have decided', async () => {
-    const release = await releases.start('void-override', {
-      asked: { runMatrixCell: always },
+  const red = (cell: Cell, gates: readonly string[], verdict: CellResult['verdict'] = 'fail') => {
+    const { result, ...more } = tested(cell, verdict);
+    const failed = gates.map((gate) => ({
+      ...({ gate, verdict: 'fail', observed: 1, operator: '==', limit: 0, details: [] } as const),
+    }));
+    return { ...more, result: { ...result, gates: failed } };
+  };
+  const overridesOf = (family: string, ...failures: string[]): readonly Waiver[] =>
+    ['ids', 'ips'].map((mode) => {
+      const target = `suricata-7.0.10-00000000/${mode}`;
+      return {
+        ...{ waiverId: target, family, kind: 'override', target, sourceDigest: '0'.repeat(64), reason: 'r' },
+        ...{ failures, expiresAt: '2999-01-01', by: ['ann', 'bob'] },
+      };
+    });
+
+  test.each(['void', 'error'] as const)(
+    'a cell that is %s stays so, whatever two people have decided',
+    async (verdict) => {
+      const id = `${verdict}-override`;
+      const release = await releases.start(id, {
+        answers: {
+          runMatrixCell: async ({ cell }) => red(cell, ['controls'], verdict),
+          readOverrides: async () => ({ overrides: overridesOf(id, 'controls') }),
+        },
+      });
+      const end = await release.end();
+      expect(end).toMatchObject({ phase: 'blocked', reasonCode: verdict === 'void' ? 'matrix-void' : 'matrix-failed' });
+      expect(end.types).not.toContain('CellOverridden');
+    },
+  );
+
+  test('a cell that turns void in mid-rollout is not covered by an override either', async () => {
+    let plans = 0;
+    const other = (cell: Cell): Cell => ({ ...cell, cellId: cell.cellId.replace('7.0.10', '8.0.7') });
+    const release = await releases.start('void-later', {
       answers: {
+        planMatrix: async () => {
+          plans += 1; // the matrix, the first stage, the second one
+          const cells = ['ids', 'ips'].map((mode) => cellOf(mode as Cell['mode']));
+          return { cells: plans < 3 ? cells : [...cells, ...cells.map(other)], fleetDevices: 3 };
+        },
+        runMatrixCell: async ({ cell }) =>
+          cell.cellId.includes('8.0.7') ? red(cell, ['controls'], 'void') : tested(cell),
         readOverrides: async () => ({
-          overrides: [
-            {
-              ...({
-                waiverId: 'w',
-                family: 'f',
-                kind: 'override',
-                target: 'x',
-                sourceDigest: null,
-                reason: 'r',
-              } as const),
-              ...{ expiresAt: '2999-01-01', by: ['ann', 'bob'] },
-            },
-          ],
+          overrides: overridesOf('void-later', 'controls').map((one) => ({
+            ...one,
+            target: one.target.replace('7.0.10', '8.0.7'),
+          })),
         }),
       },
     });
-    for (const verdict of ['void', 'pass'] as const) {
-      const cell = await release.asked('runMatrixCell');
-      cell.answer(tested(cell.input.cell, verdict));
-    }
-    const end = await release.end();
-    expect(end).toMatchObject({ phase: 'blocked', reasonCode: 'matrix-void' });
-    expect(end.types).not.toContain('CellOverridden');
+    const held = await release.inPhase('held');
+    expect(held.hold?.reason).toContain('suricata-8.0.7-00000000/ids');
+    await release.command('halt', 'sre');
+    expect((await release.end()).types).not.toContain('CellOverridden');
   });
 
-  test('an override lets pass the gates that had failed when it was asked for, and nothing that failed since', async () => {
-    const red = (cell: Cell, gates: readonly string[]) => {
-      const { result, ...more } = tested(cell, gates.length === 0 ? 'pass' : 'fail');
-      const failed = gates.map((gate) => ({
-        ...({ gate, verdict: 'fail', observed: 1, operator: '==', limit: 0, details: [] } as const),
-      }));
-      return { ...more, result: { ...result, gates: failed } };
-    };
+  test('an override lets pass what was wrong when it was asked for, and nothing that went wrong since', async () => {
     const endWith = async (id: string, gates: readonly string[]) => {
-      const override = (target: string): Waiver => ({
-        ...{ waiverId: target, family: id, kind: 'override', target, sourceDigest: '0'.repeat(64), reason: 'r' },
-        ...{ gates: ['budget-load', 'must-match'], expiresAt: '2999-01-01', by: ['ann', 'bob'] },
-      });
       const release = await releases.start(id, {
         answers: {
           runMatrixCell: async ({ cell }) => red(cell, gates),
-          readOverrides: async () => ({
-            overrides: ['ids', 'ips'].map((mode) => override(`suricata-7.0.10-00000000/${mode}`)),
-          }),
+          readOverrides: async () => ({ overrides: overridesOf(id, 'budget-load', 'must-match') }),
         },
       });
       return release.end();
@@ -203,6 +219,19 @@ describe.concurrent('a release that is blocked before anybody is offered it', ()
     const other = await endWith('override-other', ['budget-load', 'goodware']);
     expect(other).toMatchObject({ phase: 'blocked', reasonCode: 'matrix-failed' });
     expect(other.types).not.toContain('CellOverridden');
+  });
+
+  test('engines that qualified anew are an event, each once, before the matrix is judged', async () => {
+    const news = { engine: 'suricata-7.0.10-00000000', packageVersion: '1', digest: '0'.repeat(64), runner: 'r' };
+    const release = await releases.start('requalified', {
+      answers: {
+        runMatrixCell: async ({ cell }) => ({ ...tested(cell), requalified: { ...news, controls: '1 accepted' } }),
+      },
+    });
+    const end = await release.end();
+    expect(end.phase).toBe('completed');
+    expect(dataOf(end, 'EnginesRequalified')).toEqual([{ engines: [{ ...news, controls: '1 accepted' }] }]);
+    expect(end.types.indexOf('EnginesRequalified')).toBeLessThan(end.types.indexOf('MatrixPassed'));
   });
 
   test('no cells: nothing was tested, so nothing passed', async () => {
@@ -228,30 +257,48 @@ describe.concurrent('a release that is blocked before anybody is offered it', ()
   });
 });
 
-describe.concurrent('the field as a stage opens', () => {
-  const cellOf = (engine: string): Cell => ({
+describe.concurrent('the field as a stage opens, and before everybody gets the content', () => {
+  const cellFor = (engine: string): Cell => ({
     cellId: `suricata-${engine}-00000000/ids`,
     engine: { name: 'suricata', version: engine, packageVersion: '1', digest: '0'.repeat(64) },
     ...{ mode: 'ids', devices: 1 },
   });
   const segmentOf = (engine: string) => `suricata-${engine}-00000000/fail-open`;
 
-  test('an engine that is excluded in mid-release is offered nothing more, and is no part of the steady content', async () => {
+  const artefact = (engine: string) => ({
+    ...{ engine: `suricata-${engine}-00000000`, path: engine, sha256: '0'.repeat(64), length: 1 },
+  });
+  const stagesOf = (count: number) =>
+    Array.from({ length: count }, (_, n) => ({
+      name: `${n}`,
+      kind: 'share' as const,
+      size: 1,
+      minMs: 1,
+      minDevices: 1,
+    }));
+
+  /**
+   * Two engines in a release, and a third that it is not for and that keeps what it has. `engines`: which of the field are
+   * there, plan by plan (the matrix, then before each stage, then before the end).
+   */
+  const rollOut = async (id: string, stages: number, engines: (plan: number) => readonly string[]) => {
     let plans = 0;
     const opened: Readonly<Record<string, number>>[] = [];
-    const artefact = (engine: string) => ({
-      ...{ engine: `suricata-${engine}-00000000`, path: engine, sha256: '0'.repeat(64), length: 1 },
-    });
-    const content = (contentVersion: number) => ({
-      ...{ contentVersion, releaseId: 'excluded', artefacts: [artefact('6.0.1'), artefact('7.0.10')] },
-    });
     let steady: readonly string[] = [];
-    const release = await releases.start('excluded', {
+    const content = (contentVersion: number) => ({
+      ...{ contentVersion, releaseId: id, artefacts: ['5.0.2', '6.0.1', '7.0.10'].map(artefact) },
+    });
+    const bundle = { bundleDigest: '0'.repeat(64), rules: 2, vectors: 2, contentVersion: 2 };
+    const release = await releases.start(id, {
+      policy: { stages: stagesOf(stages) },
       answers: {
-        planMatrix: async () => {
-          plans += 1; // for the matrix, for the first stage, for the second one
-          return { cells: (plans < 3 ? ['6.0.1', '7.0.10'] : ['7.0.10']).map(cellOf), fleetDevices: 2 };
-        },
+        buildRelease: async () => ({
+          ok: true,
+          bundle: { ...bundle, artefacts: ['6.0.1', '7.0.10'].map(artefact) },
+          ...{ gaps: [], excluded: [], waysBack: [], kept: [artefact('5.0.2')] },
+        }),
+        planMatrix: async () => ({ cells: engines(plans++).map(cellFor), fleetDevices: 2 }),
+        runMatrixCell: async ({ cell }) => tested(cell, cell.cellId.includes('9.9.9') ? 'fail' : 'pass'),
         signRelease: async () => ({
           ...{ threshold: 1, signatures: [{ keyId: 'k', signer: 'k' }] },
           ...{ release: content(2), rollback: content(3), previous: content(1) },
@@ -273,14 +320,77 @@ describe.concurrent('the field as a stage opens', () => {
         },
       },
     });
+    const granted = () => opened.map((one) => [one[segmentOf('6.0.1')], one[segmentOf('7.0.10')]]);
+    return { release, granted, steady: () => steady };
+  };
+  const both = ['6.0.1', '7.0.10'];
+  const five = 'suricata-5.0.2-00000000';
+  const six = 'suricata-6.0.1-00000000';
+  const seven = 'suricata-7.0.10-00000000';
+
+  test('all that is there takes part; an engine that the release is not for keeps what it has', async () => {
+    const { release, granted, steady } = await rollOut('whole-field', 2, () => both);
+    expect((await release.end()).phase).toBe('completed');
+    expect(granted()).toEqual([
+      [1, 1],
+      [2, 2],
+    ]);
+    expect(steady()).toEqual([five, six, seven]);
+  });
+
+  test('an engine that is excluded in mid-release is offered nothing more, and is no part of the steady content', async () => {
+    const { release, granted, steady } = await rollOut('excluded', 2, (plan) => (plan < 2 ? both : ['7.0.10']));
     const end = await release.end();
     expect(end.phase).toBe('completed');
-    expect(opened).toEqual([
-      { [segmentOf('6.0.1')]: 1, [segmentOf('7.0.10')]: 1 },
-      { [segmentOf('6.0.1')]: 1, [segmentOf('7.0.10')]: 2 },
+    expect(granted()).toEqual([
+      [1, 1],
+      [1, 2],
     ]);
-    expect(dataOf(end, 'StageOpened').at(-1)).toMatchObject({ thresholds: opened[1] });
-    expect(steady).toEqual(['suricata-7.0.10-00000000']);
+    expect(dataOf(end, 'StageOpened').at(-1)).toMatchObject({
+      thresholds: { [segmentOf('6.0.1')]: 1, [segmentOf('7.0.10')]: 2 },
+    });
+    expect(steady()).toEqual([five, seven]);
+  });
+
+  test('one that comes back after it missed a stage does not skip its canary: it waits for the next release', async () => {
+    const { release, granted, steady } = await rollOut('back', 3, (plan) => (plan === 1 ? ['7.0.10'] : both));
+    expect((await release.end()).phase).toBe('completed');
+    expect(granted()).toEqual([
+      [0, 1],
+      [0, 2],
+      [0, 3],
+    ]);
+    expect(steady()).toEqual([five, seven]);
+  });
+
+  test('one that is excluded during the last stage gets nothing by its end', async () => {
+    const { release, steady } = await rollOut('excluded-last', 2, (plan) => (plan < 3 ? both : ['7.0.10']));
+    expect((await release.end()).phase).toBe('completed');
+    expect(steady()).toEqual([five, seven]);
+  });
+
+  test('one that nobody tested and that comes during the last stage holds the end of it', async () => {
+    let there = true;
+    const { release, steady } = await rollOut('new-last', 2, (plan) =>
+      plan < 3 || !there ? both : [...both, '9.9.9'],
+    );
+    const held = await release.inPhase('held');
+    expect(held).toMatchObject({ rollout: { stage: 1, passed: 1 }, hold: { reasonCode: 'engine-untested' } });
+    expect(steady()).toEqual([]);
+    there = false;
+    await release.command('resume', 'sre');
+    const end = await release.end();
+    expect(end.phase).toBe('completed');
+    expect(end.types.indexOf('MatrixReopened')).toBeGreaterThan(end.types.lastIndexOf('StageOpened'));
+  });
+
+  test('when no engine is left nothing was tested that anybody runs: the rollout is held', async () => {
+    let none = true;
+    const { release } = await rollOut('none-left', 2, (plan) => (plan >= 2 && none ? [] : both));
+    expect((await release.inPhase('held')).hold?.reason).toContain('no engine is left');
+    none = false;
+    await release.command('resume', 'sre');
+    expect((await release.end()).phase).toBe('completed');
   });
 
   test('a field that cannot be looked at holds what runs well, and does not roll it back', async () => {
@@ -290,7 +400,7 @@ describe.concurrent('the field as a stage opens', () => {
         planMatrix: async () => {
           plans += 1;
           if (plans === 3) throw final('a pack has changed');
-          return { cells: [cellOf('7.0.10')], fleetDevices: 1 };
+          return { cells: [cellFor('7.0.10')], fleetDevices: 1 };
         },
       },
     });

@@ -90,7 +90,7 @@ const contentOf = (contentVersion: number, releaseId: string): Content => ({
   releaseId,
   artefacts: [],
 });
-const cellOf = (mode: Cell['mode']): Cell => ({
+export const cellOf = (mode: Cell['mode']): Cell => ({
   cellId: `suricata-7.0.10-00000000/${mode}`,
   engine: { name: 'suricata', version: '7.0.10', packageVersion: '1:7.0.10-1', digest },
   ...{ mode, devices: 3 },
@@ -176,7 +176,7 @@ const goodAnswers = (world: World): Activities => {
     buildRelease: async () => ({
       ok: true,
       bundle: { bundleDigest: digest, rules: 2, vectors: 2, contentVersion: 2, artefacts: [] },
-      ...{ gaps: [], excluded: [], waysBack: [] },
+      ...{ gaps: [], excluded: [], waysBack: [], kept: [] },
     }),
     planMatrix: async () => ({ cells: [cellOf('ids'), cellOf('ips')], fleetDevices: 3 }),
     runMatrixCell: async ({ cell }) => tested(cell),

@@ -26,6 +26,9 @@ const worker = (options: {
   readonly waivers?: readonly Waiver[];
   readonly lost?: (build: EngineBuild) => readonly string[];
   readonly now?: number;
+  /** The content of an earlier release, and when it had completed. */
+  readonly released?: readonly SourceFile[];
+  readonly releasedSince?: string;
   /** Steady content: rules by engine id. */
   readonly steady?: Readonly<Record<string, string>>;
 }) => {
@@ -37,10 +40,11 @@ const worker = (options: {
   };
   const run = async (build: EngineBuild, input: { rules: Uint8Array }): Promise<EngineRun> => {
     const rules = new TextDecoder().decode(input.rules).trim().split('\n');
-    const bad = rules.filter((rule) => options.lost?.(build).some((id) => rule.includes(`sid:${id};`)));
+    const lost = new Set(options.lost?.(build));
+    const bad = rules.flatMap((rule) => /sid:(\d+);/.exec(rule)?.[1] ?? []).filter((id) => lost.has(id));
     return {
       ...{ kind: 'completed', loaded: rules.length - bad.length, failed: bad.length, skipped: 0, alerts: [] },
-      ...{ errors: [], wallMs: 1, peakBytes: null },
+      ...{ errors: bad.map((id) => ({ ruleId: Number(id), words: 'no' })), wallMs: 1, peakBytes: null },
     };
   };
   const artefacts = Object.entries(options.steady ?? {}).map(([id, text]) => {
@@ -58,6 +62,12 @@ const worker = (options: {
       find: async (name: string) => [six, seven].find((one) => `${one.name}@${one.version}` === name) ?? null,
     },
     waivers: { list: async () => options.waivers ?? [] },
+    history: {
+      sourceAt: async (_family: string, time: number) =>
+        options.released && Date.parse(options.releasedSince ?? '') <= time
+          ? await put(encodeBundle(options.released))
+          : null,
+    },
     engines: { run },
     director: { nextContentVersion: async () => 2, read: async () => ({ document }) },
     now: () => options.now ?? Date.parse('2026-11-26'),
@@ -136,11 +146,37 @@ describe('a build', () => {
     expect(await backOf({ [engineId(six)]: text(5, 6), [engineId(seven)]: text(5, 6) }, cut)).toBe(text(6));
   });
 
+  const waiver: Waiver = {
+    ...{ waiverId: 'w', family: 'ips', kind: 'exclude', target: engineId(six), sourceDigest: null },
+    ...{ reason: 'lab', expiresAt: '2026-12-31', by: ['ann', 'bob'] },
+  };
+
+  test('what an excluded engine runs stays its own', async () => {
+    const text = 'alert tcp any any -> any any (msg:"m"; sid:4; rev:1;)\n';
+    const steady = { [engineId(six)]: text, [engineId(seven)]: text };
+    const { kept } = await worker({ devices: fleet, waivers: [waiver], steady }).build(await filesOf('families/ips'));
+    const sha256 = createHash('sha256').update(text).digest('hex');
+    expect(kept).toEqual([{ engine: engineId(six), sha256, length: text.length }]);
+    const all = await worker({ devices: fleet, steady }).build(await filesOf('families/ips'));
+    expect(all.kept).toEqual([]);
+  });
+
+  test('more rules that do not fit than a release can carry are a finding', async () => {
+    const many = Array.from(
+      { length: 10_050 },
+      (_, n) => `alert tcp any any -> any any (msg:"m"; sid:${n + 1}; rev:1;)`,
+    );
+    const rules = { 'rules/many.rules': `${many.join('\n')}\n` };
+    const family = 'name: ips\nengine: suricata\nmodes: [ids]\nmisfit: cut\nvectors: optional\n';
+    const files = await filesOf('families/ips', { ...rules, 'family.yaml': family });
+    const { build } = worker({
+      devices: fleet,
+      lost: (one) => (one.version === '6.0.1' ? many.slice(0, 5_010).map((_, n) => String(n + 1)) : []),
+    });
+    await expect(build(files)).rejects.toThrow(/5010 rules do not fit suricata 6\.0\.1, more than 5000/);
+  });
+
   test('an engine that two people excluded, or whose end has come, gets nothing; others do', async () => {
-    const waiver: Waiver = {
-      ...{ waiverId: 'w', family: 'ips', kind: 'exclude', target: engineId(six), sourceDigest: null },
-      ...{ reason: 'lab', expiresAt: '2026-12-31', by: ['ann', 'bob'] },
-    };
     const files = await filesOf('families/ips');
     const engines = async (options: Partial<Parameters<typeof worker>[0]>, list = files) => {
       const { bundle, excluded } = await worker({ devices: fleet, ...options }).build(list);
@@ -153,7 +189,15 @@ describe('a build', () => {
     const support =
       '- { engine: suricata@6.0.1, notice: 2026-05-01, endOfLife: 2026-11-01 }\n- { engine: suricata@7.0.10 }\n';
     const ended = await filesOf('families/ips', { 'support.yaml': support });
-    expect(await engines({}, ended)).toEqual({ has: false, excluded: [[engineId(six), 2]] });
-    expect(await engines({ now: Date.parse('2026-10-31') }, ended)).toEqual({ has: true, excluded: [] });
+    const told = { releasedSince: '2026-06-01', released: ended };
+    expect(await engines(told, ended)).toEqual({ has: false, excluded: [[engineId(six), 2]] });
+    expect(await engines({ ...told, now: Date.parse('2026-10-31') }, ended)).toEqual({ has: true, excluded: [] });
+    // Nobody takes an engine out of a release by what that release alone says.
+    const kept = { has: true, excluded: [] };
+    expect(await engines({}, ended)).toEqual(kept);
+    expect(await engines({ releasedSince: '2026-06-01', released: files }, ended)).toEqual(kept);
+    expect(await engines({ releasedSince: '2026-10-20', released: ended }, ended)).toEqual(kept);
+    const later = await filesOf('families/ips', { 'support.yaml': support.replace('2026-11-01', '2026-12-01') });
+    expect(await engines({ releasedSince: '2026-06-01', released: later }, ended)).toEqual(kept);
   });
 });

@@ -91,6 +91,16 @@ describe('a family folder', () => {
       'support.yaml:1 suricata@6.0.1 ends on 2026-11-20, told on 2026-11-01: expected a notice of at least 30 days',
     ],
     [
+      'an end on a day that no calendar has',
+      { 'support.yaml': '- { engine: suricata@6.0.1, notice: 2026-01-01, endOfLife: 2027-13-01 }\n' },
+      'support.yaml:1 endOfLife is "2027-13-01", expected a date',
+    ],
+    [
+      'a version with two ends',
+      { 'support.yaml': '- { engine: suricata@6.0.1 }\n- { engine: suricata@6.0.1 }\n' },
+      'support.yaml:2 suricata@6.0.1 is there twice',
+    ],
+    [
       'a vector with a name that is given by the product',
       {
         'vectors.yaml':

@@ -4,7 +4,7 @@ import { languageOf } from '../../domain/content/language.ts';
 import { type CellIdentity, type KeptCell, keyOf, testOrReuse } from '../../domain/matrix/reuse.ts';
 import { type MatrixTools, runCell } from '../../domain/matrix/run-cell.ts';
 import type { TestedCell } from '../../domain/matrix/test-cell.ts';
-import type { Cell, CellResult } from '../../domain/release.ts';
+import { type Cell, type CellResult, engineId, type Requalified } from '../../domain/release.ts';
 import { controlsDigest, digestOf, digestOfBytes, testDigest } from '../../infra/content/digests.ts';
 
 const cell: Cell = {
@@ -65,6 +65,14 @@ describe('a cell that was tested before', () => {
     expect(runs).toBe(1);
   });
 
+  test('an attempt that comes again after a worker died finds its own result, which is nobody else’s', async () => {
+    const ports = { cells: store(), now: () => 0 };
+    const run = () => testOrReuse(ports, key(), cell, 'r-1', async () => tested('pass'));
+    await run();
+    expect((await run()).result).toMatchObject({ verdict: 'pass' });
+    expect((await run()).result.reused).toBeUndefined();
+  });
+
   test.each<[string, TestedCell, number]>([
     ['void', tested('void', ['controls']), 2],
     ['an error', tested('error', ['result']), 2],
@@ -113,7 +121,7 @@ describe('what the key is made of', () => {
   const yara = languageOf('yara');
   const rulesOf = (text: string) => yara.parse('a.yar', text).rules;
   const content = rulesOf('rule a { condition: true }');
-  const controls = { good: content, bad: content, skip: [], input: new Uint8Array(), mustMatch: ['a'] };
+  const controls = { good: content, bad: content, skip: [], input: new Uint8Array() };
   const family: Family = {
     ...{ name: 'y', language: yara, misfit: 'block', vectorsRequired: false, goodware: [], support: [], policy: {} },
     ...{ configurations: [], budgets: { load: 2, memory: 2, scan: 2, cut: 0.5 }, rules: content, vectors: [] },
@@ -142,5 +150,69 @@ describe('what the key is made of', () => {
     ];
     expect(new Set(all).size).toBe(all.length);
     expect(await keyWith({})).toBe(all[0]);
+  });
+});
+
+describe('an engine that told good from bad', () => {
+  const yara = languageOf('yara');
+  const rulesOf = (name: string) => yara.parse(`${name}.yar`, `rule ${name} { condition: true }`).rules;
+  const family: Family = {
+    ...{ name: 'y', language: yara, misfit: 'block', vectorsRequired: false, goodware: [], support: [], policy: {} },
+    ...{ configurations: [], budgets: { load: 2, memory: 2, scan: 2, cut: 0.5 }, rules: rulesOf('a'), vectors: [] },
+    ...{ differences: [], controls: { good: rulesOf('good'), bad: rulesOf('bad'), skip: [], input: new Uint8Array() } },
+  };
+  /** Refuses `bad` unless it is a pushover; alerts on the control. */
+  const engineThat = (refuses: boolean): MatrixTools['engines'] => ({
+    run: async (_engine, input) => {
+      const text = new TextDecoder().decode(input.rules);
+      const bad = refuses && text.includes('rule bad');
+      const said = { skipped: 0, errors: [], wallMs: 1, peakBytes: 1 };
+      if (bad) return { kind: 'completed', ...said, loaded: 0, failed: 1, alerts: [] };
+      const alerts = input.inputs.map(({ name }) => ({ input: name, ruleId: 'good', action: 'allowed' as const }));
+      return { kind: 'completed', ...said, loaded: text.split('rule ').length - 1, failed: 0, alerts };
+    },
+  });
+  const toolsWith = (engines: MatrixTools['engines']) => {
+    const known = new Map<string, Requalified & { readonly from: string }>();
+    let runner = 'r1';
+    const tools: MatrixTools = {
+      ...{ engines, smoke: [], digestOf, digestOfBytes, controlsDigest, testDigest, now: () => 0 },
+      cells: store(),
+      qualified: { get: async (name) => known.get(name) ?? null, put: async (name, one) => void known.set(name, one) },
+      goodware: async () => null,
+      runnerDigest: async () => runner,
+    };
+    const test = async (from: string, more: Partial<Parameters<typeof runCell>[1]> = {}) => {
+      const all = { family, cell, rules: family.rules, previous: null, shipped: null, from, ...more };
+      return (await runCell(tools, all, new AbortController().signal)).requalified;
+    };
+    const changeRunner = () => {
+      runner = 'r2';
+    };
+    return { test, changeRunner };
+  };
+
+  test('is news once, until the code that runs it, its pack or the controls change', async () => {
+    const { test: run, changeRunner } = toolsWith(engineThat(true));
+    expect(await run('r-1')).toMatchObject({ engine: engineId(cell.engine), runner: 'r1' });
+    expect(await run('r-2', { rules: rulesOf('b') })).toBeNull();
+    changeRunner();
+    expect(await run('r-3')).toMatchObject({ runner: 'r2' });
+    const other = { ...cell, engine: { ...cell.engine, digest: '1'.repeat(64) } };
+    expect(await run('r-4', { cell: other })).toMatchObject({ digest: '1'.repeat(64) });
+    const controls = { ...family.controls, input: Uint8Array.of(1) };
+    expect(await run('r-5', { family: { ...family, controls } })).not.toBeNull();
+  });
+
+  test('is still news for the release that found it, whose first attempt may have died', async () => {
+    const { test: run } = toolsWith(engineThat(true));
+    expect(await run('r-1')).not.toBeNull();
+    expect(await run('r-1')).not.toBeNull();
+    expect(await run('r-2', { rules: rulesOf('b') })).toBeNull();
+  });
+
+  test('is not qualified by controls that came out wrong', async () => {
+    const { test: run } = toolsWith(engineThat(false));
+    expect(await run('r-1')).toBeNull();
   });
 });

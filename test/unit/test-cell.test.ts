@@ -38,7 +38,6 @@ const family: Family = {
     bad: parseRules('bad.rules', `${rule(201, 'bad;')}\n${rule(202, 'bad;')}`).rules,
     skip: parseRules('skip.rules', rule(203, 'skip;')).rules,
     input: bytes(200),
-    mustMatch: [200],
   },
 };
 
@@ -104,6 +103,9 @@ const lose = (...ids: RuleId[]) =>
   }));
 
 describe('the gates of a cell', () => {
+  const previous = rulesOf(1, 2);
+  const shipped = previous.flatMap(({ features }) => features);
+
   test('pass when everything loads, alerts and stays quiet as expected', async () => {
     const { verdict, result, observation } = await grade();
     expect(verdict).toBe('pass');
@@ -231,7 +233,7 @@ describe('the gates of a cell', () => {
     const block = (failMode: string): Change =>
       onContent((said, input) =>
         input.failMode === failMode
-          ? { ...said, alerts: [{ input: 'update-server', ruleId: 1, action: 'blocked' }] }
+          ? { ...said, alerts: [...said.alerts, { input: 'update-server', ruleId: 1, action: 'blocked' }] }
           : said,
       );
     for (const failMode of ['fail-open', 'fail-closed']) {
@@ -244,6 +246,63 @@ describe('the gates of a cell', () => {
     expect((await grade((said) => said, { smoke })).verdict).toBe('pass');
     const passive: Cell = { ...cell, mode: 'ids' };
     expect((await grade(block('fail-open'), { smoke }, passive)).verdict).toBe('pass');
+    // Devices try content as if inline, whatever their family's configurations are.
+    const watching = { ...family, configurations: [{ name: 'ids', mode: 'ids' as const }] };
+    expect((await grade(block('fail-open'), { smoke, family: watching }, passive)).red).toEqual(['traffic-smoke']);
+  });
+
+  test('traffic in a run that saw nothing, or loaded nothing, proves nothing', async () => {
+    const smoke = [{ name: 'update-server', bytes: bytes(98) }];
+    const inSmoke = (change: (said: Completed) => EngineRun) =>
+      onContent((said, input) => (input.failMode ? change(said) : said));
+    const blind = await grade(
+      inSmoke((said) => ({ ...said, alerts: [] })),
+      { smoke },
+    );
+    expect(blind.verdict).toBe('void');
+    expect(blind.gateOf('traffic-smoke')?.details[0]?.words).toBe(
+      'fail-open: beside what is good it did not alert on one: nothing is proven',
+    );
+    const empty = await grade(
+      inSmoke((said) => ({ ...said, loaded: 0 })),
+      { smoke },
+    );
+    expect(empty.gateOf('traffic-smoke')?.details[0]?.words).toContain('0 rules were loaded, 3 in the run before');
+    expect(empty.verdict).toBe('void');
+  });
+
+  test('content that is red already is looked at whole: what two people let pass, they have seen', async () => {
+    const smoke = [{ name: 'update-server', bytes: bytes(98) }];
+    const goodware = [{ name: 'good.agent.1', bytes: bytes(1) }];
+    const wrong = [{ name: 'one', bytes: bytes(1), mustMatch: [1, 2] }];
+    const blocking: Change = (said, input) =>
+      input.failMode
+        ? { ...said, alerts: [...said.alerts, { input: 'update-server', ruleId: 1, action: 'blocked' }] }
+        : said;
+    const found = await grade(blocking, { smoke, goodware, previous, family: { ...family, vectors: wrong } });
+    expect(found.verdict).toBe('fail');
+    expect(found.red).toEqual(['must-match', 'goodware', 'traffic-smoke']);
+    expect(found.result.gates.map(({ gate }) => gate)).toEqual(
+      expect.arrayContaining(['restart', 'revert', 'budget-load', 'budget-scan', 'budget-memory', 'budget-vector']),
+    );
+  });
+
+  test('when nothing was loaded there is nothing more to ask', async () => {
+    const { red, result } = await grade(
+      onContent((said) => ({ ...said, loaded: 0, failed: 3, alerts: [] })),
+      { previous },
+    );
+    expect(red).toEqual(['rules-loaded', 'must-match', 'must-not-match']);
+    expect(result.gates.map(({ gate }) => gate)).not.toContain('revert');
+  });
+
+  test('which rules are missing cannot be told: no silence proves anything, and the cell is compared with none', async () => {
+    const { red, gateOf, notLoaded, observation } = await grade(
+      onContent((said, input) => (input.inputs.length > 0 ? { ...said, loaded: 2 } : dead)),
+    );
+    expect(red).toContain('must-not-match');
+    expect(gateOf('must-not-match')?.details[0]?.words).toMatch(/^vacuous: it is not known which rules/);
+    expect([notLoaded, observation]).toEqual([null, null]);
   });
 
   test('a start that loads less than the others fails', async () => {
@@ -253,9 +312,6 @@ describe('the gates of a cell', () => {
     expect(red).toEqual(['restart']);
     expect(gateOf('restart')?.details[0]?.words).toBe('start 2: 2 of 3 rules loaded');
   });
-
-  const previous = rulesOf(1, 2);
-  const shipped = previous.flatMap(({ features }) => features);
 
   test('revert: the previous release must load, and the new one then does what it did at first', async () => {
     const good = await grade((said) => said, { previous });
@@ -352,8 +408,22 @@ describe('the gates of a cell', () => {
       onContent((said, input) => (old(input) && input.inputs.length === 0 ? dead : said)),
       { previous },
     );
-    expect(verdict).toBe('error');
-    expect(gateOf('budget-load')).toMatchObject({ verdict: 'error', observed: 'none' });
+    expect(verdict).toBe('fail');
+    expect(gateOf('budget-load')).toMatchObject({ verdict: 'fail', observed: 'none' });
+  });
+
+  test('memory that was measured on one side only is not within its budget', async () => {
+    const isNew = (input: EngineInput) => new TextDecoder().decode(input.rules).includes('sid:3;');
+    const half = await grade(
+      onContent((said, input) => (isNew(input) ? { ...said, peakBytes: null } : said)),
+      { previous },
+    );
+    expect(half.red).toEqual(['budget-memory']);
+    const neither = await grade(
+      onContent((said) => ({ ...said, peakBytes: null })),
+      { previous },
+    );
+    expect(neither.gateOf('budget-memory')).toMatchObject({ verdict: 'pass', observed: 'not measured' });
   });
 
   test('a run that was ended is no finding that would be found again', async () => {
@@ -390,7 +460,6 @@ describe('a language in which one faulty rule refuses the whole file', () => {
       bad: parseYara('b.yar', text('bad', 'nothing_of_this_name')).rules,
       skip: [],
       input: bytes(1),
-      mustMatch: ['good'],
     },
   };
   const scan: Cell = { ...cell, cellId: 'yara-4.0.5-00000000/scan', mode: 'scan' };

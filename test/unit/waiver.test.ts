@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import type { CellResult, Waiver } from '../../domain/release.ts';
-import { decideWaiver, isInForce, type WaiverRequest } from '../../domain/waiver.ts';
+import { covers, decideWaiver, failuresOf, isInForce, type WaiverRequest } from '../../domain/waiver.ts';
 
 const now = Date.parse('2026-11-26T12:00:00Z');
 const request = (more: Partial<WaiverRequest> = {}): WaiverRequest => ({
@@ -37,8 +37,8 @@ describe('two people decide', () => {
     });
   });
 
-  test('the same person twice is one person', () => {
-    expect(decide([proposed()])).toMatchObject({ ok: false, code: 'SRP_RULE_FOUR_EYES' });
+  test.each(['ann', 'Ann ', 'ANN', '\uff41nn'])('the same person twice is one person: %s', (by) => {
+    expect(decide([proposed()], { by })).toMatchObject({ ok: false, code: 'SRP_RULE_FOUR_EYES' });
   });
 
   test('a proposal for another engine, family or kind, or one that is over, does not count', () => {
@@ -68,20 +68,59 @@ describe('an override', () => {
   const result = (verdict: CellResult['verdict'], rulesLoaded: number | null = 2): CellResult => ({
     ...{ cellId, verdict, rulesExpected: 2, rulesLoaded, gates: [], wallMs: 1 },
   });
-  const override = (found: CellResult | null) =>
-    decide([], { kind: 'override', target: cellId, sourceDigest: 'a'.repeat(64) }, found);
+  const override = (found: CellResult | null, known: readonly Waiver[] = [], by = 'ann') =>
+    decide(known, { kind: 'override', target: cellId, sourceDigest: 'a'.repeat(64), by }, found);
+  const red = (...failing: [string, ...string[]][]): CellResult => ({
+    ...result('fail'),
+    gates: [
+      { gate: 'restart', verdict: 'pass', observed: 3, operator: '==', limit: 3, details: [] },
+      ...failing.map(([gate, ...vectors]) => ({
+        ...{ gate, verdict: 'fail' as const, observed: vectors.length, operator: '==', limit: 0 },
+        details: vectors.map((vector) => ({ rule: 7, vector, words: 'alerted' })),
+      })),
+    ],
+  });
+  const signed = (found: CellResult): Waiver => {
+    const first = override(found);
+    const second = first.ok ? override(found, [first.waiver], 'bob') : first;
+    if (!second.ok) throw new Error(second.message);
+    return second.waiver;
+  };
 
-  test('is for the gates of a red cell that had failed', () => {
-    const gate = (name: string, verdict: 'pass' | 'fail') => ({
-      ...{ gate: name, verdict, observed: 1, operator: '==', limit: 1, details: [] },
+  test('is for what was wrong with a red cell: gate, count, and the first rules and inputs', () => {
+    expect(failuresOf(red(['goodware', 'sh', 'ls', 'cp', 'mv'], ['budget-load']))).toEqual([
+      'budget-load',
+      'goodware: 4, rule 7 on sh, rule 7 on ls, rule 7 on cp',
+    ]);
+    expect(override(red(['budget-load']))).toMatchObject({ granted: false, waiver: { failures: ['budget-load'] } });
+  });
+  test('covers that and less, and neither another rule, another input nor another gate', () => {
+    const waiver = signed(red(['goodware', 'sh'], ['budget-load']));
+    expect(covers(waiver, red(['goodware', 'sh'], ['budget-load']))).toBe(true);
+    expect(covers(waiver, red(['goodware', 'sh']))).toBe(true);
+    expect(covers(waiver, red(['goodware', 'agent']))).toBe(false);
+    expect(covers(waiver, red(['goodware', 'sh', 'agent']))).toBe(false);
+    expect(covers(waiver, red(['goodware', 'sh'], ['revert']))).toBe(false);
+    expect(covers(waiver, { ...red(['goodware', 'sh']), cellId: 'suricata-6.0.1-00000000/ips' })).toBe(false);
+  });
+  test('of something else that went wrong is another one: it needs two people of its own', () => {
+    const known = [signed(red(['goodware', 'sh']))];
+    expect(override(red(['goodware', 'sh']), known, 'eve')).toMatchObject({ code: 'SRP_RULE_WAIVER' });
+    expect(override(red(['revert']), known, 'eve')).toMatchObject({ ok: true, granted: false });
+    const proposal = override(red(['goodware', 'sh']));
+    if (!proposal.ok) throw new Error(proposal.message);
+    // Bob looks at a release in which something else is wrong: he does not grant what he never saw.
+    expect(override(red(['budget-load']), [proposal.waiver], 'bob')).toMatchObject({
+      ...{ ok: true, granted: false },
+      waiver: { failures: ['budget-load'], by: ['bob'] },
     });
-    const red = { ...result('fail'), gates: [gate('restart', 'pass'), gate('budget-load', 'fail')] };
-    expect(override(red)).toMatchObject({ ok: true, granted: false, waiver: { gates: ['budget-load'] } });
   });
   test.each([
     ['a void cell', result('void'), 'SRP_RULE_WAIVER'],
     ['a cell that passed', result('pass'), 'SRP_RULE_WAIVER'],
     ['a cell that was not tested', result('error', null), 'SRP_RULE_WAIVER'],
+    ['a cell in which something went wrong', result('error'), 'SRP_RULE_WAIVER'],
+    ['a cell that loaded nothing', result('fail', 0), 'SRP_RULE_WAIVER'],
     ['a cell that is not there', null, 'SRP_MISSING_CELL'],
   ])('is never for %s', (_name, found, code) => {
     expect(override(found)).toMatchObject({ ok: false, code });

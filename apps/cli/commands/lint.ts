@@ -61,7 +61,10 @@ export const addLintCommand = (program: Command, global: Global): void => {
       const builds = packs.map(({ build }) => build);
       const cells = builds.length * family.configurations.length;
       const matrix = await step(progress, `${plural(cells, 'cell')}, ${plural(family.rules.length, 'rule')}`, () =>
-        testFamily(options.fresh ? asNew(tools) : tools, family, builds, { previous, from: 'lint' }),
+        testFamily(options.fresh ? asNew(tools) : tools, family, builds, {
+          previous,
+          from: `lint at ${new Date().toISOString()}`,
+        }),
       );
       const ids = family.rules.map((rule) => rule.ruleId);
       const results = matrix.cells.map(({ result }) => result);

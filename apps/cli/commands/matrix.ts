@@ -4,7 +4,13 @@ import type { Command } from 'commander';
 import { SigrelError } from '../../../domain/errors.ts';
 import { detailLimit, type Fault } from '../../../domain/matrix/gates.ts';
 import { ruleRows } from '../../../domain/matrix/rule-matrix.ts';
-import { type CellResult, compareRuleIds, type GateResult } from '../../../domain/release.ts';
+import {
+  type CellResult,
+  compareRuleIds,
+  configurationOf,
+  type GateResult,
+  type Waiver,
+} from '../../../domain/release.ts';
 import { duration, plural } from '../../../domain/timeline.ts';
 import type { ReleaseAnswer, WaiverAnswer, WaiversAnswer } from '../../../services/api/contract.ts';
 import type { Global } from '../global.ts';
@@ -42,7 +48,7 @@ export const addMatrixCommands = (program: Command, global: Global): void => {
         const peak = result?.usage?.peakBytes;
         return [
           `${cell.engine.name} ${cell.engine.version}`,
-          cell.cellId.slice(cell.cellId.indexOf('/') + 1),
+          configurationOf(cell),
           String(cell.devices),
           result ? `${result.rulesLoaded ?? '-'} of ${result.rulesExpected}` : '',
           result ? paint(colour, result.verdict) : paint('dim', 'not yet'),
@@ -74,6 +80,7 @@ export const addMatrixCommands = (program: Command, global: Global): void => {
       for (const waiver of state.matrix.overridden) {
         const by = `${waiver.by.join(' and ')} until ${waiver.expiresAt.slice(0, 10)}: ${waiver.reason}`;
         out(wrap(`\n${paint('yellow', `${waiver.target} is overridden`)} by ${by}`, ''));
+        sayFailures(waiver);
       }
     });
 };
@@ -93,6 +100,11 @@ const sayGate = ({ gate, observed, operator, limit, details }: GateResult): void
 
 type WaiverOptions = { readonly by: string; readonly reason: string; readonly until: string; readonly json?: boolean };
 
+/** What exactly two people let pass. */
+const sayFailures = ({ failures = [] }: Pick<Waiver, 'failures'>): void => {
+  for (const failure of failures) out(wrap(`lets pass: ${failure}`, '  '));
+};
+
 /** `matrix exclude`, `override` and `waivers`: what two people decide against the matrix. */
 const addWaivers = (matrix: Command, global: Global): void => {
   const decision = (command: Command) =>
@@ -107,6 +119,7 @@ const addWaivers = (matrix: Command, global: Global): void => {
     if (json) outJson({ waiver, inForce });
     else if (inForce) out(`in force until ${until}, by ${by}: ${waiver.target}`);
     else out(`proposed by ${by}; a second person puts it in force with the same command`);
+    if (!json) sayFailures(waiver);
   };
   decision(
     matrix
@@ -161,6 +174,10 @@ const addWaivers = (matrix: Command, global: Global): void => {
           ]),
         ),
       );
+      for (const waiver of waivers.filter(({ kind }) => kind === 'override')) {
+        out(`\n${waiver.target}`);
+        sayFailures(waiver);
+      }
     });
 };
 
