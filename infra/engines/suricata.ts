@@ -2,16 +2,16 @@
  * Suricata over many captures in one run. What was loaded comes from the statistics record, what alerted from the event
  * log; the exit code is 0 even when every rule was refused and decides nothing.
  */
-import { mkdir, mkdtemp, readFile, rm, utimes, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { mkdir, readFile, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { captureAddresses } from '../../domain/content/addresses.ts';
+import { captureAddresses, capturePackets } from '../../domain/content/addresses.ts';
 import { parseRules } from '../../domain/content/suricata.ts';
 import type { EngineFile, EngineInput } from '../../domain/ports.ts';
 import { checkNames } from './inputs.ts';
 import { defaultLimits, type Limits, runIsolated } from './isolated.ts';
 import { engineCommand, type Pack } from './packs.ts';
 import { udpCapture } from './pcap.ts';
+import { inFolder, noResult } from './run.ts';
 import { suricataConfig } from './suricata-config.ts';
 import { gradeRun, type SuricataRun } from './suricata-log.ts';
 
@@ -26,8 +26,14 @@ export const runSuricata = async (
 ): Promise<SuricataRun> => {
   checkNames(input.inputs);
   const given = await Promise.all(input.inputs.length > 0 ? input.inputs.map(readInput) : [loadOnly]);
-  const dir = await mkdtemp(join(tmpdir(), 'sigrel-engine-'));
-  try {
+  let packets = 0;
+  for (const { name, bytes } of given) {
+    const held = capturePackets(bytes);
+    if (held === null)
+      return noResult('no-statistics', `${name} is no whole capture: the engine would not read all`, 0);
+    packets += held;
+  }
+  return inFolder(async (dir) => {
     const captures = join(dir, 'captures');
     const log = join(dir, 'log'); // fresh: an old event log would be appended to
     await Promise.all([mkdir(captures), mkdir(log)]);
@@ -55,10 +61,8 @@ export const runSuricata = async (
     const [events, words] = await Promise.all([readWritten(log, 'eve.json'), readWritten(log, 'suricata.log')]);
     const parsed = parseRules('content.rules', new TextDecoder().decode(input.rules)).rules;
     const rules = new Map(parsed.map(({ line, ruleId }) => [line, ruleId]));
-    return gradeRun({ ended, events, words, rules, captureOf: attribution(given), wallMs });
-  } finally {
-    await rm(dir, { recursive: true, force: true });
-  }
+    return gradeRun({ ended, events, words, rules, packets, captureOf: attribution(given), wallMs });
+  });
 };
 
 const suffix = '.pcap';

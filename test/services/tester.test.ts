@@ -44,7 +44,7 @@ const stub = async (name: string, script: string): Promise<Pack> => {
     `#!/bin/bash
 while [ $# -gt 0 ]; do case "$1" in -S) rules="$2"; shift;; -l) log="$2"; shift;; esac; shift; done
 count=$(grep -c '^alert\\|^drop' "$rules")
-say() { echo "{\\"event_type\\":\\"stats\\",\\"stats\\":{\\"detect\\":{\\"engines\\":[{\\"rules_loaded\\":$1,\\"rules_failed\\":$2,\\"rules_skipped\\":0}]}}}" >> "$log/eve.json"; }
+say() { echo "{\\"event_type\\":\\"stats\\",\\"stats\\":{\\"decoder\\":{\\"pkts\\":1000000},\\"detect\\":{\\"engines\\":[{\\"rules_loaded\\":$1,\\"rules_failed\\":$2,\\"rules_skipped\\":0}]}}}" >> "$log/eve.json"; }
 runs="${folder}/runs"; echo run >> "$runs"
 ${script}
 `,
