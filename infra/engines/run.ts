@@ -42,3 +42,7 @@ export const endedBadly = (ended: Ended, wallMs: number): NoResult | null => {
   if (ended.signal !== null) return of('signal', `ended by ${ended.signal} after ${wallMs} ms`);
   return null;
 };
+
+/** What an engine says when memory is short, outside of anything that it quotes; it says so about any rule. */
+export const lacksMemory = (words: string): boolean =>
+  /\b(?:enough|out of|insufficient|allocate) memory\b|alloc\(\)/i.test(words.replaceAll(/"[^"]*"/g, ''));

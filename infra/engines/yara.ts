@@ -8,7 +8,7 @@ import { languageOf } from '../../domain/content/language.ts';
 import { placeInputs } from './inputs.ts';
 import { runIsolated } from './isolated.ts';
 import { engineCommand } from './packs.ts';
-import { type Adapter, endedBadly, inFolder, noResult } from './run.ts';
+import { type Adapter, endedBadly, inFolder, lacksMemory, noResult } from './run.ts';
 
 export const runYara: Adapter = (pack, input, { limits, signal }) =>
   inFolder(async (dir) => {
@@ -45,7 +45,11 @@ export const runYara: Adapter = (pack, input, { limits, signal }) =>
     const errors = errorsIn(ended.output);
     const none = { kind: 'completed', skipped: 0, wallMs, peakBytes: ended.peakBytes } as const;
     if (loaded === undefined) {
-      if (errors.length === 0) return noResult('no-statistics', `exit code ${ended.exit}`, wallMs, ended.output);
+      // A refusal names a rule or a line. Without one the engine did not start, and without memory nothing is refused.
+      const refused = errors.some(({ line, ruleId }) => line !== undefined || ruleId !== undefined);
+      if (!refused || errors.some(({ words }) => lacksMemory(words))) {
+        return noResult('no-statistics', `exit code ${ended.exit}`, wallMs, ended.output);
+      }
       const { rules: expected } = languageOf('yara').parseArtefact(input.rules);
       return { ...none, loaded: 0, failed: Math.max(1, expected.length), alerts: [], errors };
     }
