@@ -2,7 +2,8 @@
  * ClamAV by clamscan. What was loaded comes from its summary; its exit code is 0 also when nothing was loaded. One bad line
  * refuses its whole file; a signature for another functional level is passed over without a word.
  */
-import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { clamavSections } from '../../domain/content/clamav.ts';
 import { languageOf } from '../../domain/content/language.ts';
@@ -14,15 +15,15 @@ import { type Adapter, endedBadly, inFolder, lacksMemory, noResult } from './run
 export const runClamav: Adapter = (pack, input, { limits, signal }) =>
   inFolder(async (dir) => {
     const empty = { name: 'load-only', bytes: Uint8Array.of(0) };
-    const inputs = await placeInputs(dir, input.inputs.length > 0 ? input.inputs : [empty]);
+    const inputs = placeInputs(dir, input.inputs.length > 0 ? input.inputs : [empty]);
     const [database, list, out] = ['database', 'list', 'out'].map((name) => join(dir, name)) as [
       string,
       string,
       string,
     ];
-    await mkdir(database);
-    for (const { name, bytes } of clamavSections(input.rules)) await writeFile(join(database, name), bytes);
-    await writeFile(list, inputs.map(({ path }) => `${path}\n`).join(''));
+    mkdirSync(database);
+    for (const { name, bytes } of clamavSections(input.rules)) writeFileSync(join(database, name), bytes);
+    writeFileSync(list, inputs.map(({ path }) => `${path}\n`).join(''));
     const started = performance.now();
     const ended = await runIsolated(
       [

@@ -1,5 +1,5 @@
 /** What every engine run begins and ends with. */
-import { mkdtemp, realpath, rm } from 'node:fs/promises';
+import { mkdtempSync, realpathSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { EngineInput, EngineRun } from '../../domain/ports.ts';
@@ -20,11 +20,11 @@ type NoResult = Extract<EngineRun, { kind: 'no-result' }>;
 /** In an empty folder that is gone afterwards: what an earlier run left would be counted again. */
 export const inFolder = async <T>(work: (dir: string) => Promise<T>): Promise<T> => {
   // ClamAV tells files by their real paths.
-  const dir = await realpath(await mkdtemp(join(tmpdir(), 'sigrel-engine-')));
+  const dir = realpathSync(mkdtempSync(join(tmpdir(), 'sigrel-engine-')));
   try {
     return await work(dir);
   } finally {
-    await rm(dir, { recursive: true, force: true });
+    rmSync(dir, { recursive: true, force: true });
   }
 };
 

@@ -2,7 +2,8 @@
  * YARA 4 by its command line. What was loaded comes from the statistics that it prints before it scans; where one rule is
  * refused the whole file is, and nothing is printed. The words of its errors differ between versions: they are for people.
  */
-import { readFile, writeFile } from 'node:fs/promises';
+import { writeFileSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { languageOf } from '../../domain/content/language.ts';
 import { placeInputs } from './inputs.ts';
@@ -14,14 +15,14 @@ export const runYara: Adapter = (pack, input, { limits, signal }) =>
   inFolder(async (dir) => {
     // Without an input it would not compile: then it looks at a file of its own.
     const empty = { name: 'load-only', bytes: new Uint8Array() };
-    const inputs = await placeInputs(dir, input.inputs.length > 0 ? input.inputs : [empty]);
+    const inputs = placeInputs(dir, input.inputs.length > 0 ? input.inputs : [empty]);
     const [rules, list, out] = ['content.yar', 'list', 'out'].map((name) => join(dir, name)) as [
       string,
       string,
       string,
     ];
-    await writeFile(rules, input.rules);
-    await writeFile(list, inputs.map(({ path }) => `${path}\n`).join(''));
+    writeFileSync(rules, input.rules);
+    writeFileSync(list, inputs.map(({ path }) => `${path}\n`).join(''));
     const started = performance.now();
     const ended = await runIsolated(
       [
