@@ -58,6 +58,14 @@ test.each([
   expect(await runWith(name, exit)).toMatchObject({ kind: 'completed', loaded: 1, failed: 0 });
 });
 
+test('clamav: an input of which it says nothing is no clean one, whatever it counted', async () => {
+  const says = "echo 'Known viruses: 1'; echo 'Scanned files: 1'";
+  expect(await runWith('clamav', 0, says)).toMatchObject({
+    kind: 'no-result',
+    words: expect.stringContaining('did not look at load-only'),
+  });
+});
+
 test.each([
   ['yara', 127, '/packs/yara/bin/yara: error while loading shared libraries: libm.so.6: failed to map segment'],
   ['yara', 1, 'content.yar(1): error: not enough memory'],
