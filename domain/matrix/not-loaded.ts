@@ -64,18 +64,15 @@ export const findNotLoaded = async (
     return 'whole';
   };
 
-  /** A rule that does not load, without anything else to blame. One that ends the engine has to do so twice. */
+  /** A rule that does not load, without anything else to blame. It has to do so twice: once may be the machine. */
   const blame = async (rule: Rule, asked: readonly Rule[], loaded: EngineRun | null): Promise<void> => {
-    if (loaded?.kind !== 'no-result') {
-      if (loaded === null) isKnown = false;
-      else found.set(rule.ruleId, wordsFor(loaded));
+    const again = loaded && (await loadRules(loading, asked));
+    if (!loaded || !again || !endsAlike(loaded, again)) {
+      isKnown = false;
       return;
     }
-    const again = await loadRules(loading, asked);
-    if (again?.kind === 'no-result' && again.reason === loaded.reason) {
-      crashed = true;
-      found.set(rule.ruleId, loaded.words);
-    } else isKnown = false;
+    if (loaded.kind === 'no-result') crashed = true;
+    found.set(rule.ruleId, loaded.kind === 'no-result' ? loaded.words : wordsFor(loaded));
   };
 
   /** The one of `asked` that is at fault: with the rules before it, which need none after them, it does not load. */
@@ -133,6 +130,11 @@ export const findNotLoaded = async (
       : [];
   return [...own, ...along].sort((a, b) => compareRuleIds(a.id, b.id));
 };
+
+const endsAlike = (one: EngineRun, other: EngineRun): boolean =>
+  one.kind === 'completed'
+    ? other.kind === 'completed' && one.loaded === other.loaded
+    : other.kind === 'no-result' && one.reason === other.reason;
 
 /** Without a culprit among the rules it is something that is no rule by our own reading. */
 const refusedWith = (culprits: readonly NotLoaded[], run: Completed): string => {

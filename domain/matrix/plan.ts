@@ -2,9 +2,15 @@
 import type { Configuration, SupportedEngine } from '../content/family.ts';
 import { type Cell, type EngineBuild, engineId } from '../release.ts';
 
+/**
+ * What a build is, whole: `engineId` has only the start of the digest, and devices tell by themselves what they run. The
+ * files are the digest's; what their package was called is for people.
+ */
+export const identityOf = ({ name, version, digest }: EngineBuild): string => `${name}-${version}-${digest}`;
+
 /** The different engine builds, by name, older versions first. */
 export const enginesOf = (builds: readonly EngineBuild[]): readonly EngineBuild[] => {
-  const byId = new Map(builds.map((engine) => [engineId(engine), engine]));
+  const byId = new Map(builds.map((engine) => [identityOf(engine), engine]));
   return [...byId.values()].sort(
     (a, b) => byText(a.name, b.name) || byVersion(a.version, b.version) || byText(a.digest, b.digest),
   );
@@ -22,21 +28,27 @@ const byVersion = (a: string, b: string): number => {
   return byText(a, b);
 };
 
-/** `devices`: how many are enrolled on an engine, by engine id. */
+/**
+ * `devices`: how many are enrolled on an engine, by engine id. Where two builds share their id, each cell has the whole
+ * identity in its own: one's result would stand for both.
+ */
 export const cellsFor = (
   engines: readonly EngineBuild[],
   configurations: readonly Configuration[],
   devices: Readonly<Record<string, number>>,
-): readonly Cell[] =>
-  enginesOf(engines).flatMap((engine) => {
+): readonly Cell[] => {
+  const all = enginesOf(engines);
+  return all.flatMap((engine) => {
     const id = engineId(engine);
+    const unique = all.every((other) => other === engine || engineId(other) !== id) ? id : identityOf(engine);
     return configurations.map(
       ({ name, mode, protocols }): Cell => ({
-        ...{ cellId: `${id}/${name}`, engine, mode, devices: devices[id] ?? 0 },
+        ...{ cellId: `${unique}/${name}`, engine, mode, devices: devices[id] ?? 0 },
         ...(protocols ? { protocols } : {}),
       }),
     );
   });
+};
 
 /** Promised today: past its end of life nothing new is made for a version. */
 export const isPromised = ({ endOfLife }: SupportedEngine, now: number): boolean =>

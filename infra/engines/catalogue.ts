@@ -1,6 +1,7 @@
 /** Engines as they are needed: a pack is fetched when somebody first asks for its version. */
+import { identityOf } from '../../domain/matrix/plan.ts';
 import type { EngineCatalogue, EngineRunner } from '../../domain/ports.ts';
-import { type EngineBuild, engineId } from '../../domain/release.ts';
+import type { EngineBuild } from '../../domain/release.ts';
 import type { Progress } from '../servers/progress.ts';
 import { acquirePacks, type KnownPack, listPacks, type Pack } from './packs.ts';
 import { createEngineRunner } from './runner.ts';
@@ -44,8 +45,8 @@ export const createEngines = (progress: Progress, source: PackSource = packsOfCa
   const located = new Map<string, Pack>();
   /** Another build that prints the same version is another engine. */
   const packOf = async (engine: EngineBuild): Promise<Pack | null> => {
-    const id = engineId(engine);
-    const pack = located.get(id) ?? (await packsLike(engine)).find(({ build }) => engineId(build) === id) ?? null;
+    const id = identityOf(engine);
+    const pack = located.get(id) ?? (await packsLike(engine)).find(({ build }) => identityOf(build) === id) ?? null;
     if (pack) located.set(id, pack);
     return pack;
   };

@@ -2,27 +2,28 @@
  * ClamAV by clamscan. What was loaded comes from its summary; its exit code is 0 also when nothing was loaded. One bad line
  * refuses its whole file; a signature for another functional level is passed over without a word.
  */
-import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { clamavSections } from '../../domain/content/clamav.ts';
 import { languageOf } from '../../domain/content/language.ts';
 import { placeInputs } from './inputs.ts';
 import { runIsolated } from './isolated.ts';
 import { engineCommand } from './packs.ts';
-import { type Adapter, endedBadly, inFolder, noResult } from './run.ts';
+import { type Adapter, endedBadly, inFolder, lacksMemory, noResult } from './run.ts';
 
 export const runClamav: Adapter = (pack, input, { limits, signal }) =>
   inFolder(async (dir) => {
     const empty = { name: 'load-only', bytes: Uint8Array.of(0) };
-    const inputs = await placeInputs(dir, input.inputs.length > 0 ? input.inputs : [empty]);
+    const inputs = placeInputs(dir, input.inputs.length > 0 ? input.inputs : [empty]);
     const [database, list, out] = ['database', 'list', 'out'].map((name) => join(dir, name)) as [
       string,
       string,
       string,
     ];
-    await mkdir(database);
-    for (const { name, bytes } of clamavSections(input.rules)) await writeFile(join(database, name), bytes);
-    await writeFile(list, inputs.map(({ path }) => `${path}\n`).join(''));
+    mkdirSync(database);
+    for (const { name, bytes } of clamavSections(input.rules)) writeFileSync(join(database, name), bytes);
+    writeFileSync(list, inputs.map(({ path }) => `${path}\n`).join(''));
     const started = performance.now();
     const ended = await runIsolated(
       [
@@ -56,6 +57,8 @@ export const runClamav: Adapter = (pack, input, { limits, signal }) =>
     // It counts what it read before the bad line, also of other files, and then looks at nothing.
     const scanned = lines.some((line) => /^Scanned files: [1-9]/.test(line));
     if (ended.exit === 2 && errors.length > 0 && !scanned) {
+      const short = errors.find(({ words }) => lacksMemory(words));
+      if (short) return noResult('no-statistics', short.words, wallMs);
       return { ...none, loaded: 0, failed: Math.max(1, expected), skipped: 0, alerts: [], errors };
     }
     // 0: nothing found, 1: something; anything else is a failure, also one without a word.
@@ -63,6 +66,10 @@ export const runClamav: Adapter = (pack, input, { limits, signal }) =>
       const reason = known === undefined ? 'no-statistics' : 'exit';
       return noResult(reason, `exit code ${ended.exit}`, wallMs, `${text.slice(-500)}${ended.output}`);
     }
+    // One that it cannot open it passes over, with or without a warning; of an empty one it says so.
+    const told = new Set(lines.map((line) => /^(.*): (?:OK|Empty file|\S+ FOUND)$/.exec(line)?.[1]));
+    const missed = inputs.find(({ path }) => !told.has(path));
+    if (missed) return noResult('no-statistics', `it did not look at ${missed.name}`, wallMs, ended.output);
     const names = new Map(inputs.map(({ path, name }) => [path, name]));
     // With several engines of its own inside, it may tell the same match more than once.
     const found = [...new Set(lines)].flatMap((line) => {

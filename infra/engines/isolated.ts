@@ -9,7 +9,7 @@ export type Limits = {
   readonly cpuSeconds: number;
   /** null: not limited, for runtimes that reserve far more than they use (WebAssembly, Python's native code). */
   readonly addressSpaceBytes: number | null;
-  /** Looked at while it runs: what grows faster than that is ended by the address space, or by the kernel. */
+  /** Of all its processes together, looked at while it runs: what grows faster is ended by the address space, or by the kernel. */
   readonly residentBytes: number;
   readonly fileBytes: number;
 };
@@ -37,7 +37,7 @@ export type Ended = {
   readonly exceeded: string | null;
   /** The end of both outputs, 16 KB at most. */
   readonly output: string;
-  /** Largest resident size of the engine's process, sampled; null where /proc does not tell. */
+  /** Largest resident size of one of the engine's processes, sampled; null where /proc does not tell. */
   readonly peakBytes: number | null;
 };
 
@@ -72,9 +72,12 @@ const family = (pid: number, most: number): readonly number[] => {
   return found;
 };
 
-/** The kernel's own high-water mark: a late sample misses only what was added since. */
-const residentPeak = (pid: number): number =>
-  Number(/^VmHWM:\s+(\d+) kB$/m.exec(read(`/proc/${pid}/status`))?.[1] ?? 0) * 1024;
+/** Resident now, and the kernel's own high-water mark: a late sample misses only what was added since. */
+const residentOf = (pid: number): { readonly now: number; readonly peak: number } => {
+  const status = read(`/proc/${pid}/status`);
+  const bytes = (field: RegExp) => Number(field.exec(status)?.[1] ?? 0) * 1024;
+  return { now: bytes(/^VmRSS:\s+(\d+) kB$/m), peak: bytes(/^VmHWM:\s+(\d+) kB$/m) };
+};
 
 let wrapping: Promise<readonly string[]> | undefined;
 
@@ -151,9 +154,11 @@ export const runIsolated = async (
       if (child.pid === undefined) return;
       const all = family(child.pid, mostProcesses);
       // The wrappers before the engine are small and always there.
-      const peak = Math.max(0, ...all.slice(wrappers).map(residentPeak));
+      const resident = all.slice(wrappers).map(residentOf);
+      const peak = Math.max(0, ...resident.map((one) => one.peak));
       if (peak > 0) peakBytes = Math.max(peakBytes ?? 0, peak);
-      if (peak > residentBytes) exceed(`ended: it used ${Math.round(peak / 2 ** 20)} MB of memory`);
+      const used = resident.reduce((sum, one) => sum + one.now, 0);
+      if (used > residentBytes) exceed(`ended: it used ${Math.round(used / 2 ** 20)} MB of memory`);
       if (all.length > mostProcesses) exceed(`ended: it started more than ${mostProcesses} processes`);
     };
     let sampling = setTimeout(look, 0);

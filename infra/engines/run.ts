@@ -1,5 +1,5 @@
 /** What every engine run begins and ends with. */
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtempSync, realpathSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { EngineInput, EngineRun } from '../../domain/ports.ts';
@@ -19,11 +19,12 @@ type NoResult = Extract<EngineRun, { kind: 'no-result' }>;
 
 /** In an empty folder that is gone afterwards: what an earlier run left would be counted again. */
 export const inFolder = async <T>(work: (dir: string) => Promise<T>): Promise<T> => {
-  const dir = await mkdtemp(join(tmpdir(), 'sigrel-engine-'));
+  // ClamAV tells files by their real paths.
+  const dir = realpathSync(mkdtempSync(join(tmpdir(), 'sigrel-engine-')));
   try {
     return await work(dir);
   } finally {
-    await rm(dir, { recursive: true, force: true });
+    rmSync(dir, { recursive: true, force: true });
   }
 };
 
@@ -41,3 +42,7 @@ export const endedBadly = (ended: Ended, wallMs: number): NoResult | null => {
   if (ended.signal !== null) return of('signal', `ended by ${ended.signal} after ${wallMs} ms`);
   return null;
 };
+
+/** What an engine says when memory is short, outside of anything that it quotes; it says so about any rule. */
+export const lacksMemory = (words: string): boolean =>
+  /\b(?:enough|out of|insufficient|allocate) memory\b|alloc\(\)/i.test(words.replaceAll(/"[^"]*"/g, ''));

@@ -1,5 +1,5 @@
+import { identityOf } from '../../domain/matrix/plan.ts';
 import type { EngineRunner } from '../../domain/ports.ts';
-import { engineId } from '../../domain/release.ts';
 import { runClamav } from './clamav.ts';
 import { defaultLimits, type Limits } from './isolated.ts';
 import type { Pack } from './packs.ts';
@@ -18,10 +18,10 @@ const adapters: Readonly<Record<string, Adapter>> = {
 
 /** The engines that are here. A build is found by its identity: another build that prints the same version is not it. */
 export const createEngineRunner = (packs: readonly Pack[], limits: Limits = defaultLimits): EngineRunner => {
-  const byId = new Map(packs.map((pack) => [engineId(pack.build), pack]));
+  const byId = new Map(packs.map((pack) => [identityOf(pack.build), pack]));
   return {
     run: async (engine, input, signal) => {
-      const pack = byId.get(engineId(engine));
+      const pack = byId.get(identityOf(engine));
       const adapter = adapters[engine.name];
       return pack && adapter ? adapter(pack, input, { limits, signal }) : null;
     },

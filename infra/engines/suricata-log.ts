@@ -2,6 +2,7 @@
 import type { BlockedFlow, EngineRun } from '../../domain/ports.ts';
 import type { RuleId } from '../../domain/release.ts';
 import type { Ended } from './isolated.ts';
+import { endedBadly, noResult } from './run.ts';
 
 type Completed = Extract<EngineRun, { kind: 'completed' }>;
 
@@ -20,6 +21,7 @@ type EveRecord = {
   readonly proto?: string;
   readonly alert?: { readonly signature_id: number; readonly action: string };
   readonly stats?: {
+    readonly decoder?: { readonly pkts?: number };
     readonly detect?: {
       readonly engines?: readonly {
         readonly rules_loaded: number;
@@ -32,7 +34,11 @@ type EveRecord = {
 
 type Attribution = (place: { readonly srcIp: string; readonly destIp: string; readonly file: string }) => string;
 
-/** What the run means. A run that ended in any other way than by itself, with statistics, has no result. */
+/**
+ * What the run means. A run that ended in any other way than by itself, with statistics, has no result; nor has one that read
+ * fewer packets than there are: a capture that it cannot read, or not to its end, gets a word in its log and counts for
+ * nothing else.
+ */
 export const gradeRun = (run: {
   readonly ended: Ended;
   /** Contents of eve.json and suricata.log. */
@@ -40,26 +46,28 @@ export const gradeRun = (run: {
   readonly words: string;
   /** The rules that it was given, by the line of the file. */
   readonly rules: ReadonlyMap<number, RuleId>;
+  /** How many there are in all captures. */
+  readonly packets: number;
   readonly captureOf: Attribution;
   readonly wallMs: number;
 }): SuricataRun => {
   const { ended, wallMs } = run;
-  const none = (reason: 'signal' | 'timeout' | 'exit' | 'no-statistics', words: string): SuricataRun => ({
-    kind: 'no-result',
-    reason,
-    words: `${words}${lastLines(ended.output)}`,
-    wallMs,
-  });
-  if (ended.exceeded !== null) return none('signal', ended.exceeded);
-  if (ended.timedOut) return none('timeout', `killed after ${wallMs} ms`);
-  if (ended.signal === 'SIGXCPU') return none('timeout', `killed after all of its processor time, ${wallMs} ms`);
-  if (ended.signal !== null) return none('signal', `ended by ${ended.signal} after ${wallMs} ms`);
+  const bad = endedBadly(ended, wallMs);
+  if (bad) return bad;
   const records = parseRecords(run.events);
-  const statistics = records.findLast((record) => record.event_type === 'stats')?.stats?.detect?.engines?.[0];
+  const stats = records.findLast((record) => record.event_type === 'stats')?.stats;
+  const statistics = stats?.detect?.engines?.[0];
   if (!statistics) {
     return ended.exit === 0
-      ? none('no-statistics', 'it wrote no statistics')
-      : none('exit', `ended with exit code ${ended.exit} and wrote no statistics`);
+      ? noResult('no-statistics', 'it wrote no statistics', wallMs, ended.output)
+      : noResult('exit', `ended with exit code ${ended.exit} and wrote no statistics`, wallMs, ended.output);
+  }
+  const errors = parseErrors(run.words, run.rules);
+  const read = stats.decoder?.pkts ?? 0;
+  if (read < run.packets) {
+    const why = errors.findLast(({ line }) => line === undefined);
+    const words = `it read ${read} of ${run.packets} packets${why ? `: ${why.words}` : ''}`;
+    return noResult('no-statistics', words, wallMs, ended.output);
   }
   const placed = records.map((record) => ({ record, capture: run.captureOf(placeOf(record)) }));
   return {
@@ -73,7 +81,7 @@ export const gradeRun = (run: {
         : [],
     ),
     blockedFlows: blockedFlows(placed),
-    errors: parseErrors(run.words, run.rules),
+    errors,
     wallMs,
     peakBytes: ended.peakBytes,
   };
@@ -155,8 +163,3 @@ export const parseErrors = (output: string, rules: ReadonlyMap<number, RuleId>):
 /** The first mark in a line counts: a rule in it may contain what looks like another. */
 const errorLine =
   /^(?:.*? - <Error> - \[ERRCODE: [^\]]*\] - |(?:\[[^\]]*\] [-\d]+ [:\d]+ )?(?:Error|E): (?:[\w-]+: )?)(.*)$/;
-
-const lastLines = (output: string): string => {
-  const lines = output.trim().split('\n').slice(-3).join(' | ');
-  return lines === '' ? '' : `; it said: ${lines.slice(0, 500)}`;
-};

@@ -2,16 +2,17 @@
  * Suricata over many captures in one run. What was loaded comes from the statistics record, what alerted from the event
  * log; the exit code is 0 even when every rule was refused and decides nothing.
  */
-import { mkdir, mkdtemp, readFile, rm, utimes, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { mkdirSync, utimesSync, writeFileSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { captureAddresses } from '../../domain/content/addresses.ts';
+import { captureAddresses, capturePackets } from '../../domain/content/addresses.ts';
 import { parseRules } from '../../domain/content/suricata.ts';
 import type { EngineFile, EngineInput } from '../../domain/ports.ts';
 import { checkNames } from './inputs.ts';
 import { defaultLimits, type Limits, runIsolated } from './isolated.ts';
 import { engineCommand, type Pack } from './packs.ts';
 import { udpCapture } from './pcap.ts';
+import { inFolder, noResult } from './run.ts';
 import { suricataConfig } from './suricata-config.ts';
 import { gradeRun, type SuricataRun } from './suricata-log.ts';
 
@@ -26,21 +27,26 @@ export const runSuricata = async (
 ): Promise<SuricataRun> => {
   checkNames(input.inputs);
   const given = await Promise.all(input.inputs.length > 0 ? input.inputs.map(readInput) : [loadOnly]);
-  const dir = await mkdtemp(join(tmpdir(), 'sigrel-engine-'));
-  try {
+  let packets = 0;
+  for (const { name, bytes } of given) {
+    const held = capturePackets(bytes);
+    if (held === null)
+      return noResult('no-statistics', `${name} is no whole capture: the engine would not read all`, 0);
+    packets += held;
+  }
+  return inFolder(async (dir) => {
     const captures = join(dir, 'captures');
     const log = join(dir, 'log'); // fresh: an old event log would be appended to
-    await Promise.all([mkdir(captures), mkdir(log)]);
-    await Promise.all(
-      given.map(async ({ name, bytes }, index) => {
-        const path = join(captures, `${name}${suffix}`);
-        await writeFile(path, bytes);
-        await utimes(path, index + 1, index + 1); // the engine reads a folder in the order of modification
-      }),
-    );
-    await writeFile(join(dir, 'content.rules'), input.rules);
+    mkdirSync(captures);
+    mkdirSync(log);
+    for (const [index, { name, bytes }] of given.entries()) {
+      const path = join(captures, `${name}${suffix}`);
+      writeFileSync(path, bytes);
+      utimesSync(path, index + 1, index + 1); // the engine reads a folder in the order of modification
+    }
+    writeFileSync(join(dir, 'content.rules'), input.rules);
     const config = suricataConfig({ pack: pack.dir, log }, Number.parseInt(pack.build.version, 10), input);
-    await writeFile(join(dir, 'suricata.yaml'), config);
+    writeFileSync(join(dir, 'suricata.yaml'), config);
     const started = performance.now();
     const ended = await runIsolated(
       [
@@ -53,12 +59,14 @@ export const runSuricata = async (
     );
     const wallMs = Math.round(performance.now() - started);
     const [events, words] = await Promise.all([readWritten(log, 'eve.json'), readWritten(log, 'suricata.log')]);
-    const parsed = parseRules('content.rules', new TextDecoder().decode(input.rules)).rules;
-    const rules = new Map(parsed.map(({ line, ruleId }) => [line, ruleId]));
-    return gradeRun({ ended, events, words, rules, captureOf: attribution(given), wallMs });
-  } finally {
-    await rm(dir, { recursive: true, force: true });
-  }
+    const ruleAt = () => {
+      const parsed = parseRules('content.rules', new TextDecoder().decode(input.rules)).rules;
+      return new Map(parsed.map(({ line, ruleId }) => [line, ruleId]));
+    };
+    // Rules are looked up for refusals only; most runs have none.
+    const rules = words.includes('error parsing signature') ? ruleAt() : new Map();
+    return gradeRun({ ended, events, words, rules, packets, captureOf: attribution(given), wallMs });
+  });
 };
 
 const suffix = '.pcap';

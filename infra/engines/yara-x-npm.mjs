@@ -26,6 +26,8 @@ let rules = null;
 try {
   rules = compile();
 } catch (error) {
+  // A trap (also of memory) is the engine's end, and says nothing about a rule.
+  if (error instanceof WebAssembly.RuntimeError || error instanceof RangeError) throw error;
   say({ refused: words(error) });
 }
 if (rules) {

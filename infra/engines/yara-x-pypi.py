@@ -31,6 +31,8 @@ def compile_rules():
 
 try:
     rules = compile_rules()
+except MemoryError:  # says nothing about a rule
+    raise
 except Exception as error:  # the package's own kinds differ between versions
     say({"refused": str(error)})
     sys.exit(0)

@@ -4,8 +4,8 @@
  * nobody can know, must match on every input, else there is no result.
  */
 import { randomBytes } from 'node:crypto';
-import { existsSync } from 'node:fs';
-import { readFile, writeFile } from 'node:fs/promises';
+import { existsSync, writeFileSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { languageOf } from '../../domain/content/language.ts';
 import { placeInputs } from './inputs.ts';
@@ -24,7 +24,7 @@ const heapMb = 1_024;
 export const runYaraX: Adapter = (pack, input, { limits, signal }) =>
   inFolder(async (dir) => {
     const empty = { name: 'load-only', bytes: new Uint8Array() };
-    const inputs = await placeInputs(dir, input.inputs.length > 0 ? input.inputs : [empty]);
+    const inputs = placeInputs(dir, input.inputs.length > 0 ? input.inputs : [empty]);
     const sentinel = `sigrel_sentinel_${randomBytes(8).toString('hex')}`;
     const [rules, job, out] = ['content.yar', 'job.json', 'out'].map((name) => join(dir, name)) as [
       string,
@@ -35,10 +35,10 @@ export const runYaraX: Adapter = (pack, input, { limits, signal }) =>
     const always = `rule ${sentinel} { condition: true }\n`;
     // Beside a global rule that does not match nothing of its namespace does: then the sentinel has one of its own.
     const apart = own.some(({ features }) => features.includes('global')) ? always : null;
-    await writeFile(rules, apart ? input.rules : Buffer.concat([input.rules, Buffer.from(`\n${always}`)]));
-    await writeFile(out, '');
+    writeFileSync(rules, apart ? input.rules : Buffer.concat([input.rules, Buffer.from(`\n${always}`)]));
+    writeFileSync(out, '');
     const seconds = Math.max(1, Math.ceil(limits.wallMs / 1_000));
-    await writeFile(job, JSON.stringify({ pack: pack.dir, rules, apart, inputs, out, seconds }));
+    writeFileSync(job, JSON.stringify({ pack: pack.dir, rules, apart, inputs, out, seconds }));
     const python = existsSync(join(pack.dir, 'site'));
     const program = (name: string) => join(import.meta.dirname, name);
     const started = performance.now();

@@ -2,26 +2,27 @@
  * YARA 4 by its command line. What was loaded comes from the statistics that it prints before it scans; where one rule is
  * refused the whole file is, and nothing is printed. The words of its errors differ between versions: they are for people.
  */
-import { readFile, writeFile } from 'node:fs/promises';
+import { writeFileSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { languageOf } from '../../domain/content/language.ts';
 import { placeInputs } from './inputs.ts';
 import { runIsolated } from './isolated.ts';
 import { engineCommand } from './packs.ts';
-import { type Adapter, endedBadly, inFolder, noResult } from './run.ts';
+import { type Adapter, endedBadly, inFolder, lacksMemory, noResult } from './run.ts';
 
 export const runYara: Adapter = (pack, input, { limits, signal }) =>
   inFolder(async (dir) => {
     // Without an input it would not compile: then it looks at a file of its own.
     const empty = { name: 'load-only', bytes: new Uint8Array() };
-    const inputs = await placeInputs(dir, input.inputs.length > 0 ? input.inputs : [empty]);
+    const inputs = placeInputs(dir, input.inputs.length > 0 ? input.inputs : [empty]);
     const [rules, list, out] = ['content.yar', 'list', 'out'].map((name) => join(dir, name)) as [
       string,
       string,
       string,
     ];
-    await writeFile(rules, input.rules);
-    await writeFile(list, inputs.map(({ path }) => `${path}\n`).join(''));
+    writeFileSync(rules, input.rules);
+    writeFileSync(list, inputs.map(({ path }) => `${path}\n`).join(''));
     const started = performance.now();
     const ended = await runIsolated(
       [
@@ -45,7 +46,11 @@ export const runYara: Adapter = (pack, input, { limits, signal }) =>
     const errors = errorsIn(ended.output);
     const none = { kind: 'completed', skipped: 0, wallMs, peakBytes: ended.peakBytes } as const;
     if (loaded === undefined) {
-      if (errors.length === 0) return noResult('no-statistics', `exit code ${ended.exit}`, wallMs, ended.output);
+      // A refusal names a rule or a line. Without one the engine did not start, and without memory nothing is refused.
+      const refused = errors.some(({ line, ruleId }) => line !== undefined || ruleId !== undefined);
+      if (!refused || errors.some(({ words }) => lacksMemory(words))) {
+        return noResult('no-statistics', `exit code ${ended.exit}`, wallMs, ended.output);
+      }
       const { rules: expected } = languageOf('yara').parseArtefact(input.rules);
       return { ...none, loaded: 0, failed: Math.max(1, expected.length), alerts: [], errors };
     }

@@ -177,6 +177,31 @@ describe('every scanning engine', () => {
     expect(over).toMatchObject({ kind: 'completed', loaded: 0, failed: 0, skipped: 1, alerts: [] });
   });
 
+  test.each(names('yara', 'yara-x', 'clamav'))('%s: a file that it did not look at is no clean one', async (name) => {
+    const pack = packOf(name);
+    const file = { yara: 'a.yar', 'yara-x': 'a.yar', clamav: 'a.ndb' }[pack.build.name] ?? '';
+    const clamav = file === 'a.ndb';
+    const text = clamav ? 'Sigrel.Good-1:0:*:6162636465666768\n' : 'rule good { strings: $a = "abc" condition: $a }\n';
+    const rules = clamav ? languageOf('clamav').wrap(file, utf8(text)) : utf8(text);
+    const missing = { name: 'missing', path: join(import.meta.dirname, 'no', 'such', 'file') };
+    for (const inputs of [[missing], [{ name: 'one', bytes: utf8('xx abcdefgh xx') }, missing]]) {
+      expect(await run(pack, rules, inputs)).toMatchObject({ kind: 'no-result' });
+    }
+  });
+
+  test.each(names('yara', 'clamav'))('%s: too little memory is no refusal', async (name) => {
+    const pack = packOf(name);
+    const clamav = pack.build.name === 'clamav';
+    const yara = utf8('rule a { strings: $a = "abc" $b = /x.*[a-z]{2,40}y/ condition: any of them }\n');
+    const rules = clamav ? languageOf('clamav').wrap('a.ndb', utf8('T.A-1:0:*:6162636465666768\n')) : yara;
+    const inputs = [{ name: 'one', bytes: utf8('nothing') }];
+    for (const mb of clamav ? [8, 24, 48, 56, 64] : [2, 8, 12, 16, 20]) {
+      const said = await run(pack, rules, inputs, { addressSpaceBytes: mb * 2 ** 20, wallMs: 5_000 });
+      // Enough for one version is too little for another: then it loads, and nothing is refused.
+      if (said.kind === 'completed') expect([mb, said.loaded, said.failed]).toEqual([mb, 1, 0]);
+    }
+  });
+
   const slow = utf8('rule slow { strings: $a = /a+b/ condition: !a[1] == 5001 }');
   test.each(names('yara'))(
     '%s: a rule that does not honour the engine’s own time limit is ended from outside',

@@ -215,6 +215,37 @@ describe('a run that goes wrong is no result', () => {
     }
   });
 
+  test('a capture that an engine would read in part, or skip, is no clean one', async () => {
+    const changed = (change: (view: DataView) => void) => {
+      const capture = post('10.1.0.2', 'abc');
+      change(new DataView(capture.buffer));
+      return capture;
+    };
+    const broken: Record<string, Uint8Array> = {
+      'cut by three bytes': post('10.1.0.2', 'abc').slice(0, -3),
+      'a packet of two gigabytes': changed((view) => view.setUint32(24 + 8, 0x7fffffff, true)),
+      'version 99': changed((view) => view.setUint16(4, 99, true)),
+      'a length of packets that cuts them': changed((view) => view.setUint32(16, 20, true)),
+      empty: new Uint8Array(),
+      // A whole capture, of a kind of network that no engine decodes: only its own statistics tell.
+      'another kind of network': changed((view) => view.setUint32(20, 147, true)),
+    };
+    for (const pack of packs) {
+      for (const [what, capture] of Object.entries(broken)) {
+        const inputs = [
+          { name: 'whole', bytes: post('10.1.0.1', 'abc') },
+          { name: 'broken', bytes: capture },
+        ];
+        const result = await run(pack, good, { inputs });
+        const words = what.startsWith('another') ? /datalink type 147/ : /broken is no whole capture/;
+        expect([pack.build.version, what, result]).toMatchObject([
+          ...[pack.build.version, what],
+          { kind: 'no-result', reason: 'no-statistics', words: expect.stringMatching(words) },
+        ]);
+      }
+    }
+  });
+
   test('too little memory to start', async () => {
     for (const pack of packs) {
       const result = await run(pack, good, {}, { ...defaultLimits, addressSpaceBytes: 32 * 2 ** 20 });

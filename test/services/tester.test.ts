@@ -44,7 +44,7 @@ const stub = async (name: string, script: string): Promise<Pack> => {
     `#!/bin/bash
 while [ $# -gt 0 ]; do case "$1" in -S) rules="$2"; shift;; -l) log="$2"; shift;; esac; shift; done
 count=$(grep -c '^alert\\|^drop' "$rules")
-say() { echo "{\\"event_type\\":\\"stats\\",\\"stats\\":{\\"detect\\":{\\"engines\\":[{\\"rules_loaded\\":$1,\\"rules_failed\\":$2,\\"rules_skipped\\":0}]}}}" >> "$log/eve.json"; }
+say() { echo "{\\"event_type\\":\\"stats\\",\\"stats\\":{\\"decoder\\":{\\"pkts\\":1000000},\\"detect\\":{\\"engines\\":[{\\"rules_loaded\\":$1,\\"rules_failed\\":$2,\\"rules_skipped\\":0}]}}}" >> "$log/eve.json"; }
 runs="${folder}/runs"; echo run >> "$runs"
 ${script}
 `,
@@ -81,10 +81,16 @@ describe('an engine that was replaced', () => {
   });
 
   test('hangs: it is ended after its time, with its children, and the run is void', async () => {
-    const pack = await stub('hangs', 'sleep 600 & echo $! > "$log/../../child-$$"; wait');
-    const tested = await grade(pack, 1_000);
+    const children = join(dir, 'hangs', 'children');
+    // In /proc stand the numbers that processes have outside, whatever they are inside.
+    const child = `sh -c 'read -r pid rest < /proc/self/stat; echo $pid >> "$0"; exec sleep 600.7' '${children}'`;
+    const tested = await grade(await stub('hangs', `${child} & wait`), 1_000);
     expect(tested.result.verdict).not.toBe('pass');
     expect(reasons(tested)[0]).toEqual(['controls', 'void', 'timeout']);
+    const pids = (await readFile(children, 'utf8')).trim().split('\n');
+    const isSleeping = async (pid: string) =>
+      (await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '')) === 'sleep\x00600.7\x00';
+    await expect.poll(() => Promise.all(pids.map(isSleeping))).toEqual(pids.map(() => false));
   });
 
   test('says nothing at all: void', async () => {

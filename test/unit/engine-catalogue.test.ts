@@ -2,6 +2,7 @@ import { expect, test } from 'vitest';
 import type { EngineBuild } from '../../domain/release.ts';
 import { createEngines } from '../../infra/engines/catalogue.ts';
 import type { Pack } from '../../infra/engines/packs.ts';
+import { createEngineRunner } from '../../infra/engines/runner.ts';
 
 const buildOf = (version: string, digest = 'a'): EngineBuild => ({
   ...{ name: 'suricata', version, packageVersion: `1:${version}-1`, digest: digest.repeat(64) },
@@ -41,6 +42,16 @@ test('two packs that print the same version are two engines, each with its own p
   expect(await engines.dirOf(buildOf('8.0.8', 'a'))).toBe('/packs/8.0.7');
   expect(await engines.dirOf(buildOf('8.0.8', 'b'))).toBe('/packs/8.0.8');
   expect(await engines.dirOf(buildOf('8.0.8', 'c'))).toBeNull();
+});
+
+test('a build whose digest only begins like that of a pack is not the pack', async () => {
+  const { engines } = enginesOf({ '8.0.7': buildOf('8.0.7') });
+  const forged = { ...buildOf('8.0.7'), digest: `${'a'.repeat(8)}${'b'.repeat(56)}` };
+  expect(await engines.dirOf(buildOf('8.0.7'))).toBe('/packs/8.0.7');
+  expect(await engines.dirOf(forged)).toBeNull();
+  const pack = { build: buildOf('8.0.7'), dir: '/packs/8.0.7', wanted: '8.0.7' };
+  const input = { rules: new Uint8Array(), inputs: [], mode: 'ids' } as const;
+  expect(await createEngineRunner([pack]).run(forged, input, new AbortController().signal)).toBeNull();
 });
 
 test('what nobody knows is not fetched', async () => {

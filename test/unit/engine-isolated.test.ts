@@ -101,6 +101,16 @@ test('an allocation without end is refused by the address space, or ended by wha
   expect(refused.exit === 0).toBe(false);
 }, 45_000);
 
+test('the memory of all processes together is what counts, and the largest of one is told', async () => {
+  // Each holds 150 MB and writes to one that does not read.
+  const hold = '{ head -c 150M /dev/zero | tail -c 150M | sleep 300.6; } &';
+  const limits = { wallMs: 20_000, residentBytes: 400 * 2 ** 20 };
+  const many = await shell(`${hold} ${hold} ${hold} ${hold} wait`, limits);
+  expect(many).toMatchObject({ exceeded: expect.stringMatching(/MB of memory/), timedOut: false });
+  expect(many.peakBytes).toBeLessThan(200 * 2 ** 20);
+  await expect.poll(() => running('300.6')).toEqual([]);
+}, 30_000);
+
 test('the largest resident size is told', async () => {
   const { peakBytes } = await runIsolated(
     [process.execPath, '-e', 'const all = Buffer.alloc(200 * 2 ** 20, 1); setTimeout(() => all, 300)'],

@@ -71,10 +71,10 @@ describe("the engine's own log", () => {
 const ips6 = `{"timestamp":"2026-01-01T00:00:00.000000+0000","flow_id":1,"pcap_cnt":1,"event_type":"alert","src_ip":"10.1.0.1","src_port":40000,"dest_ip":"10.1.0.2","dest_port":80,"proto":"TCP","alert":{"action":"blocked","gid":1,"signature_id":14,"rev":1,"signature":"all","category":"","severity":3},"pcap_filename":"unknown"}
 {"timestamp":"2026-01-01T00:00:00.000000+0000","flow_id":1,"pcap_cnt":1,"event_type":"drop","src_ip":"10.1.0.1","src_port":40000,"dest_ip":"10.1.0.2","dest_port":80,"proto":"TCP","drop":{"len":40},"alert":{"action":"blocked","gid":1,"signature_id":14,"rev":1},"pcap_filename":"unknown"}
 {"timestamp":"2026-01-01T00:00:00.001000+0000","flow_id":1,"pcap_cnt":2,"event_type":"drop","src_ip":"10.1.0.2","src_port":80,"dest_ip":"10.1.0.1","dest_port":40000,"proto":"TCP","drop":{"len":40},"pcap_filename":"/tmp/c/a.pcap"}
-{"timestamp":"2026-01-01T00:00:00.001000+0000","event_type":"stats","stats":{"detect":{"engines":[{"id":0,"last_reload":"2026-11-24T15:19:40.577810+0000","rules_loaded":3,"rules_failed":0}],"alert":1}}}
+{"timestamp":"2026-01-01T00:00:00.001000+0000","event_type":"stats","stats":{"decoder":{"pkts":3},"detect":{"engines":[{"id":0,"last_reload":"2026-11-24T15:19:40.577810+0000","rules_loaded":3,"rules_failed":0}],"alert":1}}}
 `;
 const stats = (loaded: number) =>
-  `{"event_type":"stats","stats":{"detect":{"engines":[{"id":0,"rules_loaded":${loaded},"rules_failed":4,"rules_skipped":2}]}}}\n`;
+  `{"event_type":"stats","stats":{"decoder":{"pkts":1},"detect":{"engines":[{"id":0,"rules_loaded":${loaded},"rules_failed":4,"rules_skipped":2}]}}}\n`;
 
 const byItself: Ended = {
   exit: 0,
@@ -90,13 +90,22 @@ const grade = (ended: Partial<Ended>, events: string, words = '') =>
     events,
     words,
     rules,
+    packets: 1,
     captureOf: ({ srcIp }) => `of ${srcIp}`,
     wallMs: 7,
   });
 
 describe('what a run means', () => {
   test('alerts, one blocked flow per capture and ends, and counters without skips', () => {
-    const run = gradeRun({ ended: byItself, events: ips6, words: '', rules, captureOf: () => 'a', wallMs: 7 });
+    const run = gradeRun({
+      ended: byItself,
+      events: ips6,
+      words: '',
+      rules,
+      packets: 3,
+      captureOf: () => 'a',
+      wallMs: 7,
+    });
     expect(run).toEqual({
       kind: 'completed',
       loaded: 3,
@@ -139,6 +148,26 @@ describe('what a run means', () => {
 
   test('the exit code decides nothing when there are statistics', () => {
     expect(grade({ exit: 1 }, stats(1))).toMatchObject({ kind: 'completed', loaded: 1 });
+  });
+
+  test.each([
+    ['6.0.1', '<Error> - [ERRCODE: SC_ERR_PCAP_DISPATCH(20)] - error code -1 truncated dump file'],
+    ['7.0.10', 'Error: pcap: error code -1 truncated dump file'],
+  ])('a capture that %s read in part is no result, with its own words', (_version, line) => {
+    const words = line.startsWith('<') ? `28/11/2026 -- 04:57:08 - ${line}\n` : `${line}\n`;
+    const run = gradeRun({
+      ...{ ended: byItself, events: stats(1), words: log7 + words, rules },
+      ...{ packets: 2, captureOf: () => 'a', wallMs: 7 },
+    });
+    expect(run).toMatchObject({
+      ...{ kind: 'no-result', reason: 'no-statistics' },
+      words: expect.stringContaining('read 1 of 2 packets: error code -1 truncated dump file'),
+    });
+  });
+
+  test('statistics that count no packets are no result', () => {
+    const silent = stats(1).replace('"decoder":{"pkts":1},', '');
+    expect(grade({}, silent)).toMatchObject({ kind: 'no-result', words: expect.stringContaining('read 0 of 1') });
   });
 
   test.each([

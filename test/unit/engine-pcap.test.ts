@@ -1,5 +1,6 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
+import { captureAddresses, capturePackets } from '../../domain/content/addresses.ts';
 import { concat, type Payload, tcpCapture, udpCapture } from '../../infra/engines/pcap.ts';
 
 type Packet = { ms: number; ip: Uint8Array };
@@ -95,4 +96,29 @@ test('an address or a datagram that cannot be is refused by name', () => {
   const base = { client: '10.0.0.1', server: '10.0.0.2', port: 53 };
   expect(() => tcpCapture({ ...base, client: '10.0.0.256', exchanges: [] })).toThrow('10.0.0.256');
   expect(() => udpCapture({ ...base, exchanges: [{ from: 'client', payload: new Uint8Array(1473) }] })).toThrow('1473');
+});
+
+test('a capture that is not whole has neither packets nor addresses, wherever it was cut', () => {
+  const whole = tcpCapture({ client: '10.0.0.1', server: '10.0.0.2', port: 80, exchanges: [] });
+  expect(capturePackets(whole)).toBe(6);
+  expect([...captureAddresses(whole)]).toEqual(['10.0.0.1', '10.0.0.2']);
+  for (let length = 0; length < whole.length; length += 1) {
+    const cut = whole.subarray(0, length);
+    const ends = length >= 24 && (length - 24) % (16 + 54) === 0; // between two packets
+    expect([length, capturePackets(cut)]).toEqual([length, ends ? (length - 24) / (16 + 54) : null]);
+    expect([length, captureAddresses(cut).size]).toEqual([length, ends && length > 24 ? 2 : 0]);
+  }
+});
+
+test.each([
+  ['another version', (view: DataView) => view.setUint16(4, 99, true)],
+  ['an older version', (view: DataView) => view.setUint16(6, 3, true)],
+  ['a packet longer than the file', (view: DataView) => view.setUint32(24 + 8, 0x7fffffff, true)],
+  ['packets longer than it says that they are', (view: DataView) => view.setUint32(16, 53, true)],
+  ['another magic number', (view: DataView) => view.setUint32(0, 0x0a0d0d0a)],
+])('%s is no capture that an engine reads whole', (_what, change) => {
+  const capture = tcpCapture({ client: '10.0.0.1', server: '10.0.0.2', port: 80, exchanges: [] });
+  change(new DataView(capture.buffer));
+  expect(capturePackets(capture)).toBeNull();
+  expect(captureAddresses(capture).size).toBe(0);
 });

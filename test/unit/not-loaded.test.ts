@@ -69,6 +69,28 @@ describe('rules that were not loaded', () => {
     expect(found[0]?.words).toContain('vanished');
     expect(found[2]?.words).toContain('skipped');
   });
+  test('a rule that once did not load and then does is not blamed: nothing is known', async () => {
+    const { engines } = fake({});
+    let short = 0;
+    const once: EngineRunner = {
+      run: async (...args) => {
+        const run = await engines.run(...args);
+        short -= 1; // so many times the machine is short of something
+        return run?.kind === 'completed' && short >= 0 ? { ...run, loaded: 0, failed: 1 } : run;
+      },
+    };
+    const one = rules.slice(0, 1);
+    const loading = {
+      ...{ engines: once, engine, language: languageOf('suricata') },
+      configuration: { mode: 'ids' },
+      signal: new AbortController().signal,
+    } as const;
+    const bad = { kind: 'completed', loaded: 0, failed: 1, skipped: 0, alerts: [], errors: [], wallMs: 1 } as const;
+    short = 1;
+    expect(await findNotLoaded(loading, one, { ...bad, peakBytes: null })).toBeNull();
+    short = 2;
+    expect(await findNotLoaded(loading, one, { ...bad, peakBytes: null })).toMatchObject([{ id: 1 }]);
+  });
   test('every rule lost', async () => {
     const all = Object.fromEntries(rules.map((rule) => [rule.ruleId, 'lose' as const]));
     expect((await find(all)).found).toHaveLength(33);

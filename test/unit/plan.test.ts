@@ -20,6 +20,16 @@ describe('the cells of a matrix', () => {
     expect(enginesOf(all.toReversed())).toEqual(enginesOf(all));
   });
 
+  test('a build whose digest only begins like that of another one is another engine, with cells of its own', () => {
+    const real = build('suricata', '7.0.10');
+    const forged = { ...real, digest: `${real.digest.slice(0, 8)}${'0'.repeat(56)}` };
+    expect(enginesOf([real, forged, { ...real, packageVersion: '7.0.10-1+x' }])).toHaveLength(2);
+    expect(cellsFor([real, forged], [{ name: 'ids', mode: 'ids' }], {}).map(({ cellId }) => cellId)).toEqual([
+      `suricata-7.0.10-${forged.digest}/ids`,
+      `suricata-7.0.10-${real.digest}/ids`,
+    ]);
+  });
+
   test('one per engine and configuration, with the devices of the engine; promised ones have none', () => {
     const [six, seven] = [build('suricata', '6.0.1'), build('suricata', '7.0.10')];
     const configurations = [
