@@ -99,7 +99,7 @@ export type GateResult = {
 };
 
 export type Cell = {
-  /** `<engineId>/<configuration>` */
+  /** `<engineId>/<configuration>`; with the whole digest where two builds have one engine id. */
   readonly cellId: string;
   readonly engine: EngineBuild;
   readonly mode: Mode;
