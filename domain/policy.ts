@@ -30,6 +30,8 @@ export type StagePolicy = {
   readonly minMs: number;
   /** Devices that must have reported healthy, over all segments, before the stage can pass. */
   readonly minDevices: number;
+  /** The stage stays until the evidence excludes that a critical metric got much worse (halt specification, sections 9 and 14). */
+  readonly promote?: boolean;
 };
 
 const minutes = (n: number): number => n * 60_000;
@@ -44,8 +46,10 @@ export const defaultPolicy: RolloutPolicy = {
   approvals: 0,
   stages: [
     { name: 'canary', kind: 'canary', size: 8, minMs: minutes(35), minDevices: 8 },
-    { name: '10 %', kind: 'share', size: 0.1, minMs: minutes(35), minDevices: 20 },
-    { name: '50 %', kind: 'share', size: 0.5, minMs: minutes(60), minDevices: 50 },
+    { name: '1 %', kind: 'share', size: 0.01, minMs: minutes(35), minDevices: 20 },
+    { name: '5 %', kind: 'share', size: 0.05, minMs: minutes(60), minDevices: 50 },
+    // Going on does not see more, it sees less: of all stages this one has the most information about a difference.
+    { name: '25 %', kind: 'share', size: 0.25, minMs: minutes(60), minDevices: 50, promote: true },
     { name: '98 %', kind: 'share', size: 0.98, minMs: minutes(60), minDevices: 50 },
     { name: 'holdback', kind: 'all', size: 1, minMs: minutes(15), minDevices: 50 },
   ],

@@ -21,6 +21,8 @@ export type JudgeStatus = {
   readonly exposed: Readonly<Record<SegmentKey, number>>;
   readonly openTrials: Readonly<Record<SegmentKey, number>>;
   readonly firstHarmAt: number | null;
+  /** Of the critical cells the one with the least evidence, since this stage began, that it got no worse. */
+  readonly promote: { readonly cell: string; readonly value: number; readonly limit: number };
   readonly hold: Verdict | null;
   readonly halt: Verdict | null;
 };
@@ -33,7 +35,7 @@ export type StageQuestion = {
   /** When the stage opened (ms). */
   readonly openedAt: number;
   readonly now: number;
-  /** A person asked to go on: the minimum time is waived, everything else stands. */
+  /** A person asked to go on: the minimum time and the wait for more evidence are waived, everything else stands. */
   readonly promote: boolean;
   /** A person cleared the HOLD with a reason: it no longer holds this stage. HALT stays armed. */
   readonly holdCleared: boolean;
@@ -127,6 +129,11 @@ const unmet = (question: StageQuestion, status: JudgeStatus): Finding[] => {
   const covered = Math.max(0, status.lastWindowClosedAt - openedAt);
   if (covered < plan.minMs && !question.promote) {
     found.push(finding('min-time-ms', 'minimum time of the stage', covered, '>=', plan.minMs));
+  }
+  const { cell, value, limit } = status.promote;
+  if (plan.promote && value < limit && !question.promote) {
+    const observed = Number(value.toPrecision(3));
+    found.push(finding('promote-evidence', `evidence that ${cell} got no worse`, observed, '>=', limit));
   }
   const segments = Object.keys(status.counts).sort();
   let healthy = 0;

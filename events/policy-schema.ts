@@ -23,6 +23,7 @@ const stage = z.strictObject({
   size: z.number().gt(0),
   minMs: duration,
   minDevices: z.number().int().min(0),
+  promote: z.boolean().exactOptional(),
 });
 
 const written = z.strictObject({

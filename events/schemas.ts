@@ -37,6 +37,7 @@ export const policySchema = z.strictObject({
       size: z.number(),
       minMs: count,
       minDevices: count,
+      promote: z.boolean().exactOptional(),
     }),
   ),
   judge: z.strictObject({ alphaA: z.number(), alphaB: z.number(), alphaHold: z.number() }),

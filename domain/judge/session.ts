@@ -7,7 +7,8 @@ import type { SegmentCounts, SegmentKey, Verdict } from '../release.ts';
 import type { JudgeStatus } from '../stage-rule.ts';
 import type { Window } from '../telemetry.ts';
 import { cellTotals, foldTick, initialJudgeState, type JudgeState, leading, type TickLeaves } from './fold.ts';
-import { defaultJudgePolicy, type JudgePolicy, startMass, validateJudgePolicy } from './policy.ts';
+import { defaultJudgePolicy, type JudgePolicy, type PromotePolicy, startMass, validateJudgePolicy } from './policy.ts';
+import { foldPromote, initialPromoteState, type PromoteState, promoteValues, validatePromote } from './promote.ts';
 
 /** Text that is the same for equal data (a hash of its canonical form). */
 export type DigestOf = (value: unknown) => string;
@@ -17,6 +18,7 @@ export type SessionContext = { readonly digestOf: DigestOf; readonly codeVersion
 /** Fixed in tick 0, before anything is known. */
 type SessionPlan = {
   readonly policy: JudgePolicy;
+  readonly promote: PromotePolicy;
   readonly policyDigest: string;
   readonly startedAt: number;
   readonly tickMs: number;
@@ -30,6 +32,8 @@ export type Session = {
   readonly releaseId: string;
   plan: SessionPlan | null;
   judge: JudgeState | null;
+  /** Of the stage in force: evidence of an earlier one says nothing about a fault that this one brings out. */
+  promote: PromoteState | null;
   /** Stage in force at the start of the last tick. */
   stage: number;
   hold: Verdict | null;
@@ -77,6 +81,7 @@ export const newSession = (releaseId: string): Session => ({
   releaseId,
   plan: null,
   judge: null,
+  promote: null,
   stage: 0,
   hold: null,
   halt: null,
@@ -149,8 +154,12 @@ export const foldNextTick = (session: Session, context: SessionContext): TickRes
   if ('refused' in judge) return refuse(session, judge.refused);
 
   session.pending.delete(tick);
+  const { promote } = plan;
+  const before =
+    session.promote === null || opens > 0 ? initialPromoteState({ ...promote, from: tick }) : session.promote;
   session.plan = plan;
   session.judge = judge;
+  session.promote = foldPromote(plan.policy, promote, before, { tick, leaves: tickLeaves });
   session.stage = stage;
   const firstHarmAt = earliest(windows);
   const verdicts: Verdict[] = [];
@@ -190,6 +199,7 @@ export const foldNextTick = (session: Session, context: SessionContext): TickRes
       lastTick: tick,
       lastWindowClosedAt: plan.startedAt + (tick + 1) * plan.tickMs,
       firstHarmAt,
+      promote: leastEvidence(promote, session.promote),
       hold: session.hold,
       halt: session.halt,
     },
@@ -210,6 +220,37 @@ const deltaOf = (metric: (typeof metrics)[number]): number => {
   return metric.id === 'silence-first' ? 5e-4 : 1e-4;
 };
 
+/** The critical metrics (halt-judge, section 14), as far as this product judges them. */
+const critical: readonly (typeof metrics)[number]['id'][] = [
+  ...(['silence-first', 'silence-later', 'crash', 'load-failure', 'blocked-traffic'] as const),
+];
+
+/**
+ * When a stage has shown enough (section 14): fleet-wide, no critical metric is at three times the control rate and 1e-3 per
+ * device-hour more; for silence 1e-2 per hour of a trial's length.
+ */
+const promotePolicyFor = ({ firstSilenceMs, silenceMs }: RolloutPolicy): PromotePolicy => ({
+  r1: 3,
+  delta1: Object.fromEntries(
+    critical.map((id) => {
+      const hours = (id === 'silence-first' ? firstSilenceMs : silenceMs) / 3_600_000;
+      return [id, id.startsWith('silence') ? 1e-2 * hours : 1e-3];
+    }),
+  ),
+  g: [0.05, 0.2, 0.5],
+  weight: [1 / 3, 1 / 3, 1 / 3],
+  beta: 0.05,
+  from: 0,
+  cells: critical.map((id) => `${id}/*`),
+});
+
+/** The critical cell that is furthest from its limit. */
+const leastEvidence = (promote: PromotePolicy, { logs }: PromoteState): JudgeStatus['promote'] => {
+  const values = promoteValues(promote, logs);
+  const least = values.indexOf(Math.min(...values));
+  return { cell: promote.cells[least] ?? '', value: values[least] ?? 0, limit: 1 / promote.beta };
+};
+
 /** The policy the judge works by, for a release under this rollout policy with these segments. */
 export const judgePolicyFor = (policy: RolloutPolicy, segments: readonly SegmentKey[]): JudgePolicy =>
   defaultJudgePolicy({
@@ -226,12 +267,17 @@ const planOf = (windows: readonly Window[], digestOf: DigestOf): SessionPlan | s
   const other = windows.find((window) => digestOf(window.plan) !== digest);
   if (other) return `partition ${other.partition} has another plan than partition ${windows[0]?.partition}`;
   const policy = judgePolicyFor(plan.policy, [...new Set(windows.flatMap((window) => Object.keys(window.counts)))]);
-  const findings = policy.segments.length === 0 ? ['there is no segment'] : validateJudgePolicy(policy);
+  const promote = promotePolicyFor(plan.policy);
+  const findings =
+    policy.segments.length === 0
+      ? ['there is no segment']
+      : [...validateJudgePolicy(policy), ...validatePromote(policy, promote)];
   if (findings.length > 0) return `the judge's policy is not sound: ${findings.join('; ')}`;
   const planned = plan.policy.stages.reduce((sum, stage) => sum + stage.minMs, 0);
   return {
     policy,
-    policyDigest: digestOf(policy),
+    promote,
+    policyDigest: digestOf({ ...policy, promote }),
     startedAt: plan.startedAt,
     tickMs: plan.policy.tickMs,
     planTicks: Math.ceil(planned / plan.policy.tickMs),

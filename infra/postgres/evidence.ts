@@ -17,6 +17,7 @@ type StatusRow = {
   readonly exposed: JudgeStatus['exposed'];
   readonly open_trials: JudgeStatus['openTrials'];
   readonly first_harm_at: string | null;
+  readonly promote: JudgeStatus['promote'];
   readonly hold: Verdict | null;
   readonly halt: Verdict | null;
 };
@@ -25,7 +26,7 @@ export const createEvidenceReader = (pool: Pool): EvidenceReader => ({
   judgeStatus: async (releaseId) => {
     const { rows } = await pool.query<StatusRow>(
       `select last_tick, last_window_closed_at, stage, stat_a, stat_b, leading_cell, counts, exposed, open_trials,
-         first_harm_at, hold, halt
+         first_harm_at, promote, hold, halt
        from judge_status where release_id = $1`,
       [releaseId],
     );
@@ -43,6 +44,7 @@ export const createEvidenceReader = (pool: Pool): EvidenceReader => ({
       exposed: row.exposed,
       openTrials: row.open_trials,
       firstHarmAt: row.first_harm_at === null ? null : Number(row.first_harm_at),
+      promote: row.promote,
       hold: row.hold,
       halt: row.halt,
     };

@@ -138,13 +138,13 @@ const writeEvidence = async (tx: Queryable, { evidence }: TickResult): Promise<v
 const writeStatus = async (tx: Queryable, { status }: TickResult): Promise<void> => {
   await tx.query(
     `insert into judge_status (release_id, last_tick, last_window_closed_at, stage, stat_a, stat_b, leading_cell, counts,
-       exposed, open_trials, first_harm_at, hold, halt)
-     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+       exposed, open_trials, first_harm_at, promote, hold, halt)
+     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
      on conflict (release_id) do update set last_tick = excluded.last_tick,
        last_window_closed_at = excluded.last_window_closed_at, stage = excluded.stage, stat_a = excluded.stat_a,
        stat_b = excluded.stat_b, leading_cell = excluded.leading_cell, counts = excluded.counts, exposed = excluded.exposed,
-       open_trials = excluded.open_trials, first_harm_at = excluded.first_harm_at, hold = excluded.hold,
-       halt = excluded.halt`,
+       open_trials = excluded.open_trials, first_harm_at = excluded.first_harm_at, promote = excluded.promote,
+       hold = excluded.hold, halt = excluded.halt`,
     [
       status.releaseId,
       status.lastTick,
@@ -157,6 +157,7 @@ const writeStatus = async (tx: Queryable, { status }: TickResult): Promise<void>
       JSON.stringify(status.exposed),
       JSON.stringify(status.openTrials),
       status.firstHarmAt,
+      JSON.stringify(status.promote),
       status.hold === null ? null : JSON.stringify(status.hold),
       status.halt === null ? null : JSON.stringify(status.halt),
     ],

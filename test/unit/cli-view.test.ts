@@ -72,7 +72,14 @@ const judge: JudgeStatus = {
   ...{ releaseId: 'r-1', lastTick: 12, lastWindowClosedAt: 0, stage: 0, statA: 98_765.4, statB: 0.01 },
   leading: `silence-first/${segment}`,
   counts: { [segment]: seen(123_456) },
-  ...{ exposed: {}, openTrials: {}, firstHarmAt: null, hold: null, halt: null },
+  ...{
+    exposed: {},
+    openTrials: {},
+    promote: { cell: 'crash/*', value: 30, limit: 20 },
+    firstHarmAt: null,
+    hold: null,
+    halt: null,
+  },
 };
 
 const widest = (text: string): string =>
@@ -152,7 +159,7 @@ describe('a release as people look at it', () => {
     expect(text).toContain('blocked-traffic in the whole fleet: 3 events with the release in 0.010 h');
     expect(text).toMatch(new RegExp(`${segment} +3 +3 +3 +3 +3 +3`));
     expect(text).toMatch(/1 canary +█+ +3 {2}halted/);
-    expect(text).toMatch(/2 10 % .* not opened/);
+    expect(text).toMatch(/2 1 % .* not opened/);
     expect(plain(renderRelease(fold(sampleStream('halted-by-person', policy))))).toContain(
       'content 3, not all recovered',
     );

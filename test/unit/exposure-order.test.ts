@@ -50,7 +50,15 @@ let status: () => JudgeStatus | null;
 const evidence = { judgeStatus: async () => status() };
 const freshStatus = (changes: Partial<JudgeStatus> = {}): JudgeStatus => ({
   ...{ releaseId: 'r1', lastTick: 5, lastWindowClosedAt: Date.now(), stage: 0, statA: 0, statB: 0, leading: '' },
-  ...{ counts: {}, exposed: {}, openTrials: {}, firstHarmAt: null, hold: null, halt: null },
+  ...{
+    counts: {},
+    exposed: {},
+    openTrials: {},
+    promote: { cell: 'crash/*', value: 30, limit: 20 },
+    firstHarmAt: null,
+    hold: null,
+    halt: null,
+  },
   ...changes,
 });
 

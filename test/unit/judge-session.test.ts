@@ -42,7 +42,7 @@ const takeAll = (windows: readonly Window[], session = newSession('r1')) => ({
 });
 
 /** 12 canaries and 300 controls; `harm` of the canaries crash in tick 3. Nine ticks. */
-const story = (harmed: number): Window[] => {
+const story = (harmed: number, opensAt: number | null = null): Window[] => {
   const log = newLog();
   const canaries = Array.from({ length: 12 }, (_, n) => `t${n}`);
   const controls = Array.from({ length: 300 }, (_, n) => `c${n}`);
@@ -52,6 +52,7 @@ const story = (harmed: number): Window[] => {
   for (let at = 1_500; at < 9_000; at += 1_000) {
     for (const id of canaries) log.poll(at, id, { version: 2 });
     for (const id of controls) log.poll(at, id);
+    if (opensAt !== null && at > opensAt && at < opensAt + 1_000) log.open(opensAt, { stage: 1 });
     if (at === 3_500) for (const id of canaries.slice(0, harmed)) log.harm(at, id);
   }
   log.clock(9_050);
@@ -77,6 +78,20 @@ test('a tick is folded when every partition has delivered it, and its numbers ar
   });
   expect(fifth?.status.counts[segment]).toMatchObject({ enrolled: 312, offered: 12, harmed: 0 });
   expect(fifth?.status.exposed).toEqual({ [segment]: 12 });
+});
+
+test('evidence for going on is of the stage in force alone, and its least cell is named with its limit', () => {
+  const one = takeAll(story(0));
+  const two = takeAll(story(0, 5_000));
+  const opened = two.results.findIndex(({ status }) => status.stage === 1);
+  expect(opened).toBeGreaterThan(4);
+  // ln E of crashes at the first bet: without any event it grows by the same in every tick.
+  const crash = ({ promote }: Session) => promote?.logs[2]?.[0] ?? Number.NaN;
+  expect(crash(two.session)).toBeGreaterThan(0);
+  expect(crash(two.session) / crash(one.session)).toBeCloseTo((9 - opened) / 9, 1);
+  // No silence deadline has passed of those that this stage opened: of that nothing is known yet.
+  const last = two.results.at(-1)?.status.promote;
+  expect(last).toEqual({ cell: expect.stringMatching(/^silence-/), value: 1, limit: 20 });
 });
 
 test('harmed canaries give HOLD and HALT with the counts of their cell, once', () => {

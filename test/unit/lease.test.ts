@@ -15,7 +15,15 @@ const documentOf = (mode: DirectorDocument['mode'], changes: Partial<typeof leas
 });
 const statusOf = (changes: Partial<JudgeStatus> = {}): JudgeStatus => ({
   ...{ releaseId: 'r1', lastTick: 5, lastWindowClosedAt: now - 500, stage: 0, statA: 0, statB: 0, leading: '' },
-  ...{ counts: {}, exposed: {}, openTrials: {}, firstHarmAt: null, hold: null, halt: null },
+  ...{
+    counts: {},
+    exposed: {},
+    openTrials: {},
+    promote: { cell: 'crash/*', value: 30, limit: 20 },
+    firstHarmAt: null,
+    hold: null,
+    halt: null,
+  },
   ...changes,
 });
 const hold = { ...sampleVerdict, kind: 'hold' } as const;

@@ -44,8 +44,8 @@ describe('the policy file', () => {
     [{ stages: defaultPolicy.stages.slice(1) }, 'the first stage is the canary'],
     [{ stages: defaultPolicy.stages.slice(0, -1) }, 'the last stage is of kind all'],
     [
-      { stages: defaultPolicy.stages.with(2, { name: 'x', kind: 'share', size: 0.05, minMs: 1, minDevices: 0 }) },
-      'does not grow after 0.1',
+      { stages: defaultPolicy.stages.with(2, { name: 'x', kind: 'share', size: 0.005, minMs: 1, minDevices: 0 }) },
+      'does not grow after 0.01',
     ],
     [{ leaseMs: 10 }, 'leaseMs is 10'],
   ])('%j is refused with its place', (value, message) => {

@@ -33,6 +33,7 @@ const status = (changes: Partial<JudgeStatus> = {}): JudgeStatus => ({
   exposed: { 'a/fail-open': 8, 'b/fail-closed': 8 },
   openTrials: {},
   firstHarmAt: null,
+  promote: { cell: 'crash/*', value: 30, limit: 20 },
   hold: null,
   halt: null,
   ...changes,
@@ -82,6 +83,16 @@ describe('a stage', () => {
     expect(assessStage(question({ now: 109_500, promote: true }), early).outcome).toBe('passed');
   });
 
+  test('that waits for evidence stays until no critical metric can have got much worse, unless a person promotes', () => {
+    const [first, ...more] = policy.stages;
+    if (!first) throw new Error('no stage');
+    const asked = question({ policy: { ...policy, stages: [{ ...first, promote: true }, ...more] } });
+    const little = status({ promote: { cell: 'silence-later/*', value: 19.94, limit: 20 } });
+    expect(waiting(assessStage(asked, little))).toEqual(['promote-evidence']);
+    expect(assessStage({ ...asked, promote: true }, little).outcome).toBe('passed');
+    expect(assessStage(asked, status({ promote: { cell: 'crash/*', value: 20, limit: 20 } })).outcome).toBe('passed');
+    expect(assessStage(question(), little).outcome).toBe('passed');
+  });
   test('waits for a window in which it was in force', () => {
     const half = { stage: 1, openedAt: 100_000 };
     expect(waiting(assessStage(question(half), status()))).toContain('stage-evidence');
