@@ -9,25 +9,36 @@ import { parseArgs } from 'node:util';
 import { checkout } from '../../apps/cli/context.ts';
 import { note, out, paint } from '../../apps/cli/output.ts';
 import { stderrProgress } from '../../infra/servers/progress.ts';
+import { benchHalt } from './halt.ts';
 import { benchMatrix } from './matrix.ts';
 import { benchPipeline } from './pipeline.ts';
 
-const usage = `npm run bench -- [pipeline] [matrix] [--halts N] [--releases N]
+const usage = `npm run bench -- [pipeline] [matrix] [halt] [--halts N] [--releases N] [--reduced] [--only GATES]
   pipeline   a release beside its engines, recording, from harm to freeze (servers of its own)
   matrix     the example families over every engine, and a large rule set (no servers)
-  both, when none is named`;
+  halt       the gates of the halt judge in simulated worlds (no servers): --reduced takes a minute instead of
+             some twenty, --only F1,D3 runs some gates; exit code 1 when a MUST gate fails
+  all of them, when none is named`;
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
     halts: { type: 'string', default: '10' },
     releases: { type: 'string', default: '5' },
+    reduced: { type: 'boolean', default: false },
+    only: { type: 'string', default: '' },
     help: { type: 'boolean', default: false },
   },
 });
 const parts = {
   pipeline: () => benchPipeline({ halts: Number(values.halts), releases: Number(values.releases) }),
   matrix: () => benchMatrix(stderrProgress()),
+  halt: async () => {
+    const only = values.only.split(',').filter((gate) => gate !== '');
+    const { figures, failed } = await benchHalt({ form: values.reduced ? 'reduced' : 'full', only }, stderrProgress());
+    if (failed.length > 0) process.exitCode = 1;
+    return figures;
+  },
 };
 type Part = keyof typeof parts;
 const isPart = (name: string): name is Part => name in parts;
@@ -60,4 +71,4 @@ const file = join(checkout, 'bench-results', `${date.replaceAll(/[:.]/g, '-')}.j
 await mkdir(join(checkout, 'bench-results'), { recursive: true });
 await writeFile(file, `${JSON.stringify(result, null, 2)}\n`);
 note(`written to ${file}`);
-process.exit(0);
+process.exit();
