@@ -13,11 +13,12 @@ import { benchHalt } from './halt.ts';
 import { benchMatrix } from './matrix.ts';
 import { benchPipeline } from './pipeline.ts';
 
-const usage = `npm run bench -- [pipeline] [matrix] [halt] [--halts N] [--releases N] [--reduced] [--only GATES]
+const usage = `npm run bench -- [pipeline] [matrix] [halt] [--halts N] [--releases N] [--reduced] [--only GATES] [--runs N]
   pipeline   a release beside its engines, recording, from harm to freeze (servers of its own)
   matrix     the example families over every engine, and a large rule set (no servers)
   halt       the gates of the halt judge in simulated worlds (no servers): --reduced takes a minute instead of
-             some twenty, --only F1,D3 runs some gates; exit code 1 when a MUST gate fails
+             some ten, --only F1,D3 runs some gates, --runs another number of times than the specification says;
+             exit code 1 when a MUST gate fails
   all of them, when none is named`;
 
 const { values, positionals } = parseArgs({
@@ -27,6 +28,7 @@ const { values, positionals } = parseArgs({
     releases: { type: 'string', default: '5' },
     reduced: { type: 'boolean', default: false },
     only: { type: 'string', default: '' },
+    runs: { type: 'string' },
     help: { type: 'boolean', default: false },
   },
 });
@@ -35,7 +37,9 @@ const parts = {
   matrix: () => benchMatrix(stderrProgress()),
   halt: async () => {
     const only = values.only.split(',').filter((gate) => gate !== '');
-    const { figures, failed } = await benchHalt({ form: values.reduced ? 'reduced' : 'full', only }, stderrProgress());
+    const form = values.reduced ? 'reduced' : 'full';
+    const runs = values.runs === undefined ? null : Number(values.runs);
+    const { figures, failed } = await benchHalt({ form, only, runs }, stderrProgress());
     if (failed.length > 0) process.exitCode = 1;
     return figures;
   },

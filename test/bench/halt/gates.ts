@@ -11,7 +11,8 @@ export type SafetyGate = {
   readonly what: string;
   readonly scenario: string;
   readonly runs: number;
-  readonly halt: { readonly must: number; readonly target: number | null };
+  /** null: misuse, run to show that it fails. */
+  readonly halt: { readonly must: number; readonly target: number | null } | null;
   readonly hold: { readonly must: number } | null;
 };
 
@@ -50,6 +51,7 @@ export const safetyGates: readonly SafetyGate[] = [
   nullWorld('F2', 'day rhythm and a network event', 'N2', rate(0.005, 0.003), 0.02),
   nullWorld('F3', 'site outages', 'N3', rate(0.005, 0.003), 0.025),
   nullWorld('F4', 'sites assigned, counted once', 'N4d', rate(0.005, 0.003), 0.02),
+  nullWorld('N4', 'sites assigned, raw counts: misuse', 'N4', null, null),
   nullWorld('F5', 'every rate × 1.3', 'N5', rate(0.01, 0.005), null),
   nullWorld('F6', 'every rate × 1.5, the margin', 'N6', rate(0.02, 0.01), null),
 ];
@@ -90,11 +92,11 @@ const frozenTarget = [within(8, 15), within(10, 20), within(1, 2)];
 
 export const speedGates: readonly SpeedGate[] = [
   {
-    ...{ id: 'D1', what: 'A1 crash ×3', scenario: 'A1', runs: 300, decision: 'hold' },
+    ...{ id: 'D1', what: 'A1 crash ×3: HOLD', scenario: 'A1', runs: 300, decision: 'hold' },
     ...{ must: { median: 280, miss: 0.25 }, target: null },
   },
   {
-    ...{ id: 'D1', what: 'A1 staying at 25 %', scenario: 'A1 at 25 %', runs: 300, decision: 'hold' },
+    ...{ id: 'D1', what: 'A1 at 25 %: HOLD', scenario: 'A1 at 25 %', runs: 300, decision: 'hold' },
     ...{ must: null, target: within(245, 370, { miss: 0.01 }) },
   },
   halts('D2', 'A2 crash ×10', 'A2', within(171, 209), within(160, 195), 5050),
@@ -108,7 +110,7 @@ export const speedGates: readonly SpeedGate[] = [
   halts('D10', 'A10 20 % of 2 % bricked', 'A10', within(79, 93), within(75, 88), 6.3),
   halts('D11', 'A11 1 % of all bricked', 'A11', within(82, 133), within(77, 88), 392),
   halts('D12', 'A12 crash ×30 at 205', 'A12', within(8, 13), within(6, 9), 1923),
-  halts('D13', 'A13 proxy ×30 at 205', 'A13 at 25 %', { median: 135, miss: 0.12 }, { median: 105, miss: 0.02 }),
+  halts('D13', 'A13 proxy ×30, at 25 %', 'A13 at 25 %', { median: 135, miss: 0.12 }, { median: 105, miss: 0.02 }),
   halts('D14', 'A14 brick, stratified', 'A14 stratified', within(18, 20, { devices: 260 }), {
     ...within(15, 18, { devices: 195 }),
   }),
@@ -120,19 +122,17 @@ export const speedGates: readonly SpeedGate[] = [
 
 // ---- reading runs
 
-/**
- * Fewer runs than the gates were made for decide only what is far off: a MUST of the reduced form fails beyond three
- * standard errors of the share that it limits. 0 in the full form.
- */
-export type Slack = 0 | 3;
-
 const standardError = (share: number, runs: number): number => Math.sqrt((share * (1 - share)) / runs);
 
-export const shareHolds = (share: number, limit: number, runs: number, slack: Slack): boolean =>
+/**
+ * With `slack` a share is beyond its limit only by more than that many standard errors: fewer runs than the gates were made
+ * for decide only what is far off.
+ */
+export const shareHolds = (share: number, limit: number, runs: number, slack: number): boolean =>
   share <= limit + slack * standardError(limit, runs);
 
 /** The order statistic ⌊q(n − 1)⌋ (from 0); with slack the one of the lowest share that q may be. */
-export const quantile = (values: readonly number[], q: number, slack: Slack = 0): number => {
+export const quantile = (values: readonly number[], q: number, slack = 0): number => {
   const lowest = Math.max(0, q - slack * standardError(q, values.length));
   return values.toSorted((a, b) => a - b)[Math.floor(lowest * (values.length - 1))] ?? Number.POSITIVE_INFINITY;
 };
@@ -191,7 +191,7 @@ const affectedHoursUntil = (world: World, end: number): number => {
 };
 
 /** Whether the runs keep the limits. */
-export const speedHolds = (reading: SpeedReading, limits: Limits, slack: Slack): boolean => {
+export const speedHolds = (reading: SpeedReading, limits: Limits, slack: number): boolean => {
   const { median, p95, miss, devices, dead } = limits;
   return (
     (median === undefined || quantile(reading.delays, 0.5, slack) <= median) &&

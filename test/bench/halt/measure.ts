@@ -5,8 +5,8 @@ import {
   readSafety,
   readSpeed,
   type SafetyGate,
-  type Slack,
   type SpeedGate,
+  type SpeedReading,
   safetyGates,
   shareHolds,
   speedGates,
@@ -14,6 +14,7 @@ import {
 } from './gates.ts';
 import { differingStates } from './looks.ts';
 import type { Pool } from './pool.ts';
+import type { Run } from './simulate.ts';
 import { worlds } from './worlds.ts';
 
 export type Outcome = {
@@ -22,6 +23,8 @@ export type Outcome = {
   readonly runs: number;
   /** Whether the MUST holds; true where there is none. */
   readonly holds: boolean;
+  /** The MUST holds or is missed by less than two standard errors of this many runs. */
+  readonly nearly: boolean;
   /** null where there is no TARGET. */
   readonly onTarget: boolean | null;
   readonly halt: string;
@@ -39,6 +42,8 @@ export type Measuring = {
   readonly form: Form;
   /** Ids of gates; all when empty. */
   readonly only: readonly string[];
+  /** Runs of every gate; null: as many as the specification, or the reduced form, says. */
+  readonly runs: number | null;
   /** Wraps the runs of a gate, to show progress. */
   readonly step: <T>(what: string, work: () => Promise<T>) => Promise<T>;
 };
@@ -47,11 +52,11 @@ export type Measuring = {
 const reducedRuns: Record<Group, number> = { safety: 50, cells: 400, speed: 30 };
 
 export const measureGroup = async (group: Group, measuring: Measuring): Promise<readonly Outcome[]> => {
-  const { pool, form, only, step } = measuring;
-  const slack: Slack = form === 'reduced' ? 3 : 0;
+  const { pool, form, only, runs, step } = measuring;
+  const slack: number = form === 'reduced' ? 3 : 0;
   const asked = ({ id }: { readonly id: string }) => only.length === 0 || only.includes(id);
   const runsOf = (gate: SafetyGate | SpeedGate) => {
-    const count = form === 'reduced' ? reducedRuns[group] : gate.runs;
+    const count = runs ?? (form === 'reduced' ? reducedRuns[group] : gate.runs);
     return step(`${gate.id} ${gate.what}, ${count} runs`, () => pool.runs(gate.scenario, count));
   };
   const found: Outcome[] = [];
@@ -67,19 +72,21 @@ export const measureGroup = async (group: Group, measuring: Measuring): Promise<
 
 const percent = (share: number): string => `${Number((100 * share).toFixed(2))} %`;
 
-const safetyOutcome = (gate: SafetyGate, runs: Parameters<typeof readSafety>[0], slack: Slack): Outcome => {
+const safetyOutcome = (gate: SafetyGate, runs: readonly Run[], slack: number): Outcome => {
   const read = readSafety(runs);
   const { halt, hold } = gate;
+  const target = halt?.target ?? null;
+  const keeps = (errors: number): boolean =>
+    (halt === null || shareHolds(read.halt, halt.must, read.runs, errors)) &&
+    (hold === null || shareHolds(read.hold, hold.must, read.runs, errors));
   return {
     ...{ gate: gate.id, what: gate.what, runs: read.runs, values: read },
-    holds:
-      shareHolds(read.halt, halt.must, read.runs, slack) &&
-      (hold === null || shareHolds(read.hold, hold.must, read.runs, slack)),
-    onTarget: halt.target === null ? null : read.halt <= halt.target,
+    ...{ holds: keeps(slack), nearly: keeps(Math.max(slack, 2)) },
+    onTarget: target === null ? null : read.halt <= target,
     halt: percent(read.halt),
     hold: percent(read.hold),
-    must: hold === null ? percent(halt.must) : `${percent(halt.must)}, hold ${percent(hold.must)}`,
-    target: halt.target === null ? '' : percent(halt.target),
+    must: halt === null ? '' : `${percent(halt.must)}${hold === null ? '' : `, hold ${percent(hold.must)}`}`,
+    target: target === null ? '' : percent(target),
   };
 };
 
@@ -90,51 +97,50 @@ const looksOutcome = (): Outcome => {
   const sum = differing.reduce((a, b) => a + b, 0);
   return {
     ...{ gate: 'F10', what: 'restarts and looks change nothing', runs: differing.length, values: { differing: sum } },
-    ...{ holds: sum === 0, onTarget: null, halt: sum === 0 ? 'identical' : `${sum} differ`, hold: '' },
+    ...{
+      holds: sum === 0,
+      nearly: sum === 0,
+      onTarget: null,
+      halt: sum === 0 ? 'identical' : `${sum} differ`,
+      hold: '',
+    },
     ...{ must: 'identical', target: '' },
   };
 };
 
-const minutes = (n: number | undefined): string => (n === undefined ? '' : Number.isFinite(n) ? String(n) : '–');
+const minutes = (n: number | undefined): string => (n !== undefined && Number.isFinite(n) ? String(n) : '–');
 
-const said = ({ median, p95, miss, devices, dead }: Limits, missAlways: boolean): string =>
+const said = ({ median, p95, miss, devices, dead }: Limits): string =>
   [
     p95 === undefined ? minutes(median) : `${minutes(median)}/${minutes(p95)}`,
-    miss === undefined || (miss === 0 && !missAlways) ? '' : `miss ${percent(miss)}`,
+    miss === undefined ? '' : `miss ${percent(miss)}`,
     devices === undefined ? '' : `${devices} dev.`,
     dead === undefined ? '' : `${dead} dead`,
   ]
     .filter((part) => part !== '')
     .join(', ');
 
-const speedOutcome = (gate: SpeedGate, runs: Parameters<typeof readSpeed>[2], slack: Slack): Outcome => {
+const speedOutcome = (gate: SpeedGate, runs: readonly Run[], slack: number): Outcome => {
   const halt = readSpeed(gate.scenario, 'halt', runs);
   const hold = readSpeed(gate.scenario, 'hold', runs);
   const read = gate.decision === 'halt' ? halt : hold;
   const { must, target, boundHours } = gate;
   const asked = { ...must, ...target };
-  const shown = ({ median, p95, miss, devices, dead }: Limits): Limits => ({
-    ...(median === undefined ? {} : { median }),
-    ...(p95 === undefined ? {} : { p95 }),
-    ...(miss === undefined ? {} : { miss }),
-    ...(asked.devices === undefined || devices === undefined ? {} : { devices }),
-    ...(asked.dead === undefined || dead === undefined ? {} : { dead }),
-  });
+  const measured = ({ median, p95, miss }: SpeedReading): Limits => ({ median, p95, ...(miss > 0 ? { miss } : {}) });
   return {
     ...{ gate: gate.id, what: gate.what, runs: runs.length },
     holds: must === null || speedHolds(read, must, slack),
+    nearly: must === null || speedHolds(read, must, Math.max(slack, 2)),
     onTarget: target === null ? null : speedHolds(read, target, 0),
-    halt: said(shown(halt), false),
-    hold: gate.scenario.startsWith('D16')
-      ? ''
-      : said(
-          hold.miss > 0
-            ? { median: hold.median, p95: hold.p95, miss: hold.miss }
-            : { median: hold.median, p95: hold.p95 },
-          false,
-        ),
-    must: must === null ? '' : `${gate.decision === 'hold' ? 'hold ' : ''}${said(must, true)}`,
-    target: target === null ? '' : `${gate.decision === 'hold' ? 'hold ' : ''}${said(target, true)}`,
+    halt: said({
+      ...measured(halt),
+      ...(asked.devices === undefined ? {} : { devices: halt.devices }),
+      ...(asked.dead === undefined ? {} : { dead: halt.dead }),
+    }),
+    // A frozen cell alone: its HOLD is no question of the gate.
+    hold: gate.id === 'D16' ? '' : said(measured(hold)),
+    must: must === null ? '' : said(must),
+    target: target === null ? '' : said(target),
     values: { halt, hold, ...(boundHours === undefined ? {} : { ofBound: halt.affectedHours / boundHours }) },
   };
 };
