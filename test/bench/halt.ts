@@ -5,7 +5,7 @@
 import { availableParallelism } from 'node:os';
 import { type Column, out, table } from '../../apps/cli/output.ts';
 import { type Progress, step } from '../../infra/servers/progress.ts';
-import { type Form, type Group, measureGroup, type Outcome } from './halt/measure.ts';
+import { type Form, type Group, gateIds, measureGroup, type Outcome } from './halt/measure.ts';
 import { createPool } from './halt/pool.ts';
 import { tickOutcome } from './halt/tick.ts';
 
@@ -16,12 +16,16 @@ const titles: Record<Group | 'tick', string> = {
   tick: 'one tick of a large release, on one core',
 };
 
+/** What `--only` may name. */
+export const haltGates: readonly string[] = [...gateIds, 'tick'];
+
 /** Prints a table per group; `failed`: the gates whose MUST does not hold. */
 export const benchHalt = async (
   { form, only, runs }: { readonly form: Form; readonly only: readonly string[]; readonly runs: number | null },
   progress: Progress,
 ): Promise<{ readonly figures: object; readonly failed: readonly string[] }> => {
   const started = performance.now();
+  const cpu = process.cpuUsage();
   const pool = createPool();
   const outcomes: Outcome[] = [];
   try {
@@ -52,7 +56,10 @@ export const benchHalt = async (
   out(`${reached} of ${targets.length} TARGETs are reached`);
   if (form === 'reduced') out('reduced form: a MUST fails only beyond three standard errors of these few runs');
   const wallSeconds = Math.round((performance.now() - started) / 1_000);
-  return { figures: { form, wallSeconds, threads: availableParallelism(), failed, outcomes }, failed };
+  // Of all threads; a machine that does other work takes longer, not more.
+  const { user, system } = process.cpuUsage(cpu);
+  const cpuSeconds = Math.round((user + system) / 1e6);
+  return { figures: { form, wallSeconds, cpuSeconds, threads: availableParallelism(), failed, outcomes }, failed };
 };
 
 const titleOf = (group: Group, outcomes: readonly Outcome[]): string =>

@@ -9,7 +9,7 @@ import { parseArgs } from 'node:util';
 import { checkout } from '../../apps/cli/context.ts';
 import { note, out, paint } from '../../apps/cli/output.ts';
 import { stderrProgress } from '../../infra/servers/progress.ts';
-import { benchHalt } from './halt.ts';
+import { benchHalt, haltGates } from './halt.ts';
 import { benchMatrix } from './matrix.ts';
 import { benchPipeline } from './pipeline.ts';
 
@@ -32,13 +32,13 @@ const { values, positionals } = parseArgs({
     help: { type: 'boolean', default: false },
   },
 });
+const only = values.only.split(',').filter((gate) => gate !== '');
+const runs = values.runs === undefined ? null : Number(values.runs);
 const parts = {
   pipeline: () => benchPipeline({ halts: Number(values.halts), releases: Number(values.releases) }),
   matrix: () => benchMatrix(stderrProgress()),
   halt: async () => {
-    const only = values.only.split(',').filter((gate) => gate !== '');
     const form = values.reduced ? 'reduced' : 'full';
-    const runs = values.runs === undefined ? null : Number(values.runs);
     const { figures, failed } = await benchHalt({ form, only, runs }, stderrProgress());
     if (failed.length > 0) process.exitCode = 1;
     return figures;
@@ -47,11 +47,13 @@ const parts = {
 type Part = keyof typeof parts;
 const isPart = (name: string): name is Part => name in parts;
 
-const unknown = positionals.find((name) => !isPart(name));
-if (values.help || unknown !== undefined) {
-  if (unknown !== undefined) note(`there is no part "${unknown}" of the benchmark`);
+const unknown = positionals.find((name) => !isPart(name)) ?? only.find((gate) => !haltGates.includes(gate));
+const noCount = runs !== null && !(Number.isSafeInteger(runs) && runs > 0);
+if (values.help || unknown !== undefined || noCount) {
+  if (unknown !== undefined) note(`there is no part and no gate "${unknown}" of the benchmark`);
+  if (noCount) note(`--runs ${values.runs}: expected a whole number from 1`);
   note(usage);
-  process.exit(unknown === undefined ? 0 : 2);
+  process.exit(values.help ? 0 : 2);
 }
 const date = new Date().toISOString();
 const chosen = positionals.length === 0 ? (Object.keys(parts) as Part[]) : positionals.filter(isPart);

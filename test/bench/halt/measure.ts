@@ -34,6 +34,10 @@ export type Outcome = {
   readonly values: object;
 };
 
+export const gateIds: readonly string[] = [
+  ...new Set([...safetyGates, { id: 'F10' }, ...cellGates, ...speedGates].map(({ id }) => id)),
+];
+
 export type Group = 'safety' | 'cells' | 'speed';
 export type Form = 'full' | 'reduced';
 
@@ -53,7 +57,7 @@ const reducedRuns: Record<Group, number> = { safety: 50, cells: 400, speed: 30 }
 
 export const measureGroup = async (group: Group, measuring: Measuring): Promise<readonly Outcome[]> => {
   const { pool, form, only, runs, step } = measuring;
-  const slack: number = form === 'reduced' ? 3 : 0;
+  const slack = form === 'reduced' ? 3 : 0;
   const asked = ({ id }: { readonly id: string }) => only.length === 0 || only.includes(id);
   const runsOf = (gate: SafetyGate | SpeedGate) => {
     const count = runs ?? (form === 'reduced' ? reducedRuns[group] : gate.runs);
@@ -97,14 +101,8 @@ const looksOutcome = (): Outcome => {
   const sum = differing.reduce((a, b) => a + b, 0);
   return {
     ...{ gate: 'F10', what: 'restarts and looks change nothing', runs: differing.length, values: { differing: sum } },
-    ...{
-      holds: sum === 0,
-      nearly: sum === 0,
-      onTarget: null,
-      halt: sum === 0 ? 'identical' : `${sum} differ`,
-      hold: '',
-    },
-    ...{ must: 'identical', target: '' },
+    ...{ holds: sum === 0, nearly: sum === 0, onTarget: null },
+    ...{ halt: sum === 0 ? 'identical' : `${sum} differ`, hold: '', must: 'identical', target: '' },
   };
 };
 
