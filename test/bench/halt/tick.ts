@@ -71,7 +71,7 @@ export const tickOutcome = (): Outcome => {
   return {
     ...{ gate: 'tick', what: '10 metrics × 200 segments × 8 bets × 2 keys', runs: ticks - warm },
     ...{
-      holds: ms <= 10,
+      keeps: ms <= 10,
       nearly: ms <= 10,
       onTarget: ms <= 2,
       halt: `${ms.toFixed(2)} ms`,
