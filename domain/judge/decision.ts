@@ -39,10 +39,11 @@ export const decide = (
   tick: number,
   cleared: ReadonlySet<string> = new Set(),
 ): Decision => {
-  const latches = before.latches.map((latch, c) => ({
-    A: latch.A ?? (fires(statistics.A[c], alphas.A) ? tick : null),
-    B: latch.B ?? (fires(statistics.B[c], alphas.B) ? tick : null),
-  }));
+  const latches = before.latches.map((latch, c) => {
+    const A = latch.A ?? (fires(statistics.A[c], alphas.A) ? tick : null);
+    const B = latch.B ?? (fires(statistics.B[c], alphas.B) ? tick : null);
+    return A === latch.A && B === latch.B ? latch : { A, B };
+  });
   const idOf = (place: number): string => cells[place] ?? '';
   const holding = largest(statistics.A, (c) => !cleared.has(idOf(c)));
   const halting = largest(statistics.A, (c) => latches[c]?.A != null && latches[c]?.B != null);

@@ -19,6 +19,10 @@ export const gainMinus1 = (treated: number, control: number, r: number, r0: numb
 export const lossMinus1 = (treated: number, control: number, r: number, r0: number): number =>
   -treated * ((r - r0) / (control + r * treated));
 
+/** Whether the factor of a tick can differ from 1 (section 3). */
+export const isEvidence = (x: number, y: number, treated: number, control: number, delta: number): boolean =>
+  treated !== 0 && control !== 0 && (x !== 0 || y !== 0 || delta !== 0);
+
 /**
  * ln e of one tick for bet `r` against the null "treated rate <= r0 * control rate + delta" (section 3).
  * x, y: events of treated and control devices; treated, control: their exposure; delta: per unit of exposure.
@@ -33,8 +37,7 @@ export const logFactor = (
   r0: number,
   delta: number,
 ): number => {
-  if (treated === 0 || control === 0) return 0;
-  if (x === 0 && y === 0 && delta === 0) return 0;
+  if (!isEvidence(x, y, treated, control, delta)) return 0;
   const gain = gainMinus1(treated, control, r, r0);
   // Most leaves of most ticks have no events: their logarithms are not worth computing.
   const ofTreated = x === 0 ? 0 : x * Math.log1p(gain);

@@ -3,9 +3,9 @@
  * depends on the windows so far only, not on when or how often anybody looked. Summation is in policy order throughout.
  */
 import { type Decision, decide, fires, type Latch, largest, noDecision } from './decision.ts';
-import { logFactor, nextState } from './factor.ts';
+import { isEvidence, logFactor, nextState } from './factor.ts';
 import { type FrozenSums, foldFrozen, frozenValue } from './frozen.ts';
-import { type Bets, type JudgeCell, type JudgePolicy, type Key, segmentsOf } from './policy.ts';
+import { type Bets, type JudgePolicy, segmentsOf } from './policy.ts';
 
 export { fires, type Latch };
 
@@ -30,7 +30,10 @@ export type JudgeState = Decision & {
 /** A window that breaks the data contract (section 2.9): it is refused, the state stays, the stage holds. */
 export type WindowRefusal = { readonly refused: string };
 
-const keyNames = ['A', 'B'] as const;
+/** Mass that starts in this tick, and its counts. */
+export type JudgeTick = { readonly tick: number; readonly startMass: number; readonly leaves: TickLeaves };
+
+type KeyName = 'A' | 'B';
 
 export const initialJudgeState = (policy: JudgePolicy): JudgeState => {
   const bets = policy.cells.map((cell) => (cell.kind === 'frozen' ? [] : betsOf(policy, cell.metric).r.map(() => 0)));
@@ -46,69 +49,95 @@ export const initialJudgeState = (policy: JudgePolicy): JudgeState => {
 };
 
 /** Folds one tick. Ticks come strictly in order, each once; a missing one is waited for, never replaced by zeros. */
-export const foldTick = (
-  policy: JudgePolicy,
-  state: JudgeState,
-  tick: { readonly tick: number; readonly startMass: number; readonly leaves: TickLeaves },
-): JudgeState | WindowRefusal => {
+export const foldTick = (policy: JudgePolicy, state: JudgeState, tick: JudgeTick): JudgeState | WindowRefusal => {
   const refused = contractViolation(policy, state, tick);
   if (refused !== null) return { refused };
-  const used = state.used + tick.startMass;
-  const notStarted = Math.max(0, 1 - used);
-  const columns = leafColumns(policy);
-  const placesOf = (cell: JudgeCell): readonly number[] => columns.get(cell.id) ?? [];
+  const { places, ids } = layoutOf(policy);
   const frozen = policy.cells.map((cell, c) =>
     cell.kind === 'frozen'
       ? foldFrozen(
           cell,
           state.frozen?.[c] ?? [],
           tick.tick,
-          placesOf(cell).map((place) => {
+          (places[c] ?? []).map((place) => {
             const [x, , treated] = tick.leaves[place] ?? noCounts;
             return [x, treated];
           }),
         )
       : [],
   );
-
-  const states: { A: number[][]; B: number[][] } = { A: [], B: [] };
-  const statistics: { A: number[]; B: number[] } = { A: [], B: [] };
-  for (const key of keyNames) {
-    const logs = leafLogs(policy, policy.keys[key], tick.leaves);
-    policy.cells.forEach((cell, c) => {
-      if (cell.kind === 'frozen') {
-        states[key].push([]);
-        statistics[key].push(cell.weight * frozenValue(cell, frozen[c] ?? []));
-        return;
-      }
-      const bets = betsOf(policy, cell.metric);
-      const places = placesOf(cell);
-      // Summed over segments before anything is exponentiated: pooled counts would be Simpson's paradox (section 6).
-      const next = bets.r.map((_, j) => {
-        const logE = places.reduce((sum, place) => sum + (logs[place]?.[j] ?? 0), 0);
-        return nextState(state.states[key][c]?.[j] ?? 0, tick.startMass, logE);
-      });
-      const mixed = next.reduce((sum, s, j) => sum + (bets.weight[j] ?? 0) * s, 0);
-      states[key].push(next);
-      statistics[key].push(cell.weight * (mixed + notStarted));
-    });
-  }
-
+  const A = foldKey(policy, 'A', state, frozen, tick);
+  const B = foldKey(policy, 'B', state, frozen, tick);
+  const statistics = { A: A.statistics, B: B.statistics };
   return {
     nextTick: tick.tick + 1,
-    used,
-    states,
+    used: state.used + tick.startMass,
+    states: { A: A.states, B: B.states },
     statistics,
     ...(frozen.some((sums) => sums.length > 0) ? { frozen } : {}),
     totals: state.totals.map((total, i) => addLeaf(total, tick.leaves[i] ?? noCounts)),
     ...decide(
       state,
-      policy.cells.map(({ id }) => id),
+      ids,
       { A: policy.keys.A.alpha, B: policy.keys.B.alpha, hold: policy.hold.alpha },
       statistics,
       tick.tick,
     ),
   };
+};
+
+/** States and statistics of one key after the tick. */
+const foldKey = (
+  policy: JudgePolicy,
+  key: KeyName,
+  before: JudgeState,
+  frozen: readonly (readonly FrozenSums[])[],
+  tick: JudgeTick,
+): { readonly states: readonly (readonly number[])[]; readonly statistics: readonly number[] } => {
+  const { places, bets } = layoutOf(policy);
+  const notStarted = Math.max(0, 1 - (before.used + tick.startMass));
+  const logs = leafLogs(policy, key, tick.leaves);
+  const statistics: number[] = [];
+  const states = policy.cells.map((cell, c): readonly number[] => {
+    if (cell.kind === 'frozen') {
+      statistics.push(cell.weight * frozenValue(cell, frozen[c] ?? []));
+      return [];
+    }
+    const next = nextStates(before.states[key][c] ?? [], tick.startMass, cellLogs(places[c] ?? [], logs));
+    const weights = bets[c]?.weight ?? [];
+    let mixed = 0;
+    for (let j = 0; j < next.length; j++) mixed += (weights[j] ?? 0) * (next[j] ?? 0);
+    statistics.push(cell.weight * (mixed + notStarted));
+    return next;
+  });
+  return { states, statistics };
+};
+
+/** ln e per bet where there is no evidence: 0 for every bet. */
+const none: readonly number[] = [];
+
+/** Most leaves of key A have no evidence in a tick: without mass that starts, their states stay. */
+const nextStates = (states: readonly number[], startMass: number, logs: readonly number[]): readonly number[] => {
+  if (logs === none && startMass === 0) return states;
+  const next = states.slice();
+  for (let j = 0; j < next.length; j++) next[j] = nextState(next[j] ?? 0, startMass, logs[j] ?? 0);
+  return next;
+};
+
+/** ln e per bet, summed over segments before anything is exponentiated: pooled counts would be Simpson's paradox (section 6). */
+const cellLogs = (places: readonly number[], logs: readonly (readonly number[])[]): readonly number[] => {
+  let only = none;
+  let sums: number[] | null = null;
+  for (const place of places) {
+    const row = logs[place] ?? none;
+    if (row === none) continue;
+    if (only === none) only = row;
+    else {
+      sums ??= [...only];
+      for (let j = 0; j < row.length; j++) sums[j] = (sums[j] ?? 0) + (row[j] ?? 0);
+    }
+  }
+  return sums ?? only;
 };
 
 /** Largest w * E of a key and the cell that has it (the earlier one of the policy when they tie). */
@@ -126,9 +155,7 @@ export const cellTotals = (
   state: JudgeState,
   cellId: string,
 ): readonly [number, number, number, number] => {
-  const cell = policy.cells.find((candidate) => candidate.id === cellId);
-  if (!cell) return [0, 0, 0, 0];
-  return (leafColumns(policy).get(cellId) ?? []).reduce<Counts>(
+  return leafPlaces(policy, cellId).reduce<Counts>(
     (sum, place) => addLeaf(sum, state.totals[place] ?? noCounts),
     noCounts,
   );
@@ -137,18 +164,16 @@ export const cellTotals = (
 const betsOf = (policy: JudgePolicy, metric: string): Bets =>
   policy.metrics.find((candidate) => candidate.id === metric)?.bets ?? policy.bets;
 
-const deltaOf = (policy: JudgePolicy, key: Key, metric: string): number =>
-  key.margin ? (policy.metrics.find((one) => one.id === metric)?.delta ?? 0) : 0;
-
 /** ln e of every leaf and bet of its metric: once for all the cells that a leaf belongs to. */
-const leafLogs = (policy: JudgePolicy, key: Key, leaves: TickLeaves): readonly (readonly number[])[] => {
-  const ofMetric = new Map(
-    policy.metrics.map(({ id }) => [id, [betsOf(policy, id), deltaOf(policy, key, id)] as const]),
-  );
-  return policy.leaves.map(({ metric }, place) => {
-    const [x, y, treated, control] = leaves[place] ?? noCounts;
-    const [bets, delta] = ofMetric.get(metric) ?? [policy.bets, 0];
-    return bets.r.map((r) => logFactor(x, y, treated, control, r, key.r0, delta));
+const leafLogs = (policy: JudgePolicy, key: KeyName, leaves: TickLeaves): readonly (readonly number[])[] => {
+  const { leafBets, deltas } = layoutOf(policy);
+  const { r0, margin } = policy.keys[key];
+  return leaves.map(([x, y, treated, control], place) => {
+    const delta = margin ? (deltas[place] ?? 0) : 0;
+    if (!isEvidence(x, y, treated, control, delta)) return none;
+    const row: number[] = [];
+    for (const r of leafBets[place]?.r ?? []) row.push(logFactor(x, y, treated, control, r, r0, delta));
+    return row;
   });
 };
 
@@ -158,28 +183,44 @@ const noCounts: Counts = [0, 0, 0, 0];
 
 const addLeaf = (a: Counts, b: Counts): Counts => [a[0] + b[0], a[1] + b[1], a[2] + b[2], a[3] + b[3]];
 
-const known = new WeakMap<JudgePolicy, ReadonlyMap<string, readonly number[]>>();
-
-/** Id of a cell -> places of its leaves in a tick, in the order of its segments. Remembered per policy: it is asked each tick. */
-export const leafColumns = (policy: JudgePolicy): ReadonlyMap<string, readonly number[]> => {
-  const remembered = known.get(policy);
-  if (remembered) return remembered;
-  const places = new Map(policy.leaves.map((leaf, place) => [`${leaf.metric}\n${leaf.segment}`, place]));
-  const columns = new Map(
-    policy.cells.map((cell) => [
-      cell.id,
-      segmentsOf(cell).flatMap((segment) => places.get(`${cell.metric}\n${segment}`) ?? []),
-    ]),
-  );
-  known.set(policy, columns);
-  return columns;
+/** What a fold needs of its policy at every tick, by place of the cell or of the leaf. */
+type Layout = {
+  readonly ids: readonly string[];
+  /** Places of a cell's leaves in a tick, in the order of its segments. */
+  readonly places: readonly (readonly number[])[];
+  readonly bets: readonly Bets[];
+  readonly leafBets: readonly Bets[];
+  readonly deltas: readonly number[];
 };
 
-const contractViolation = (
-  policy: JudgePolicy,
-  state: JudgeState,
-  tick: { readonly tick: number; readonly startMass: number; readonly leaves: TickLeaves },
-): string | null => {
+const known = new WeakMap<JudgePolicy, Layout>();
+
+/** Remembered per policy. */
+const layoutOf = (policy: JudgePolicy): Layout => {
+  const remembered = known.get(policy);
+  if (remembered) return remembered;
+  const columns = new Map(policy.leaves.map((leaf, place) => [`${leaf.metric}\n${leaf.segment}`, place]));
+  const metrics = new Map(policy.metrics.map((metric) => [metric.id, metric]));
+  const layout: Layout = {
+    ids: policy.cells.map(({ id }) => id),
+    places: policy.cells.map((cell) =>
+      segmentsOf(cell).flatMap((segment) => columns.get(`${cell.metric}\n${segment}`) ?? []),
+    ),
+    bets: policy.cells.map(({ metric }) => betsOf(policy, metric)),
+    leafBets: policy.leaves.map(({ metric }) => betsOf(policy, metric)),
+    deltas: policy.leaves.map(({ metric }) => metrics.get(metric)?.delta ?? 0),
+  };
+  known.set(policy, layout);
+  return layout;
+};
+
+/** Places of a cell's leaves in a tick, in the order of its segments. */
+export const leafPlaces = (policy: JudgePolicy, cellId: string): readonly number[] => {
+  const { ids, places } = layoutOf(policy);
+  return places[ids.indexOf(cellId)] ?? [];
+};
+
+const contractViolation = (policy: JudgePolicy, state: JudgeState, tick: JudgeTick): string | null => {
   if (tick.tick !== state.nextTick)
     return `tick ${tick.tick} came, expected tick ${state.nextTick}: ticks are folded in order, each once`;
   if (tick.leaves.length !== policy.leaves.length)

@@ -3,7 +3,7 @@
  * Of one stage: it starts afresh with the stage, or at a HOLD that it shall clear.
  */
 import { mixture } from './factor.ts';
-import { leafColumns, type TickLeaves } from './fold.ts';
+import { leafPlaces, type TickLeaves } from './fold.ts';
 import { betFindings, type JudgePolicy, type PromotePolicy } from './policy.ts';
 
 /**
@@ -50,10 +50,9 @@ export const foldPromote = (
   tick: { readonly tick: number; readonly leaves: TickLeaves },
 ): PromoteState => {
   if (tick.tick !== state.nextTick) return state;
-  const columns = leafColumns(policy);
   const logs = promote.cells.map((id, c) => {
     const cell = policy.cells.find((one) => one.id === id);
-    const places = cell === undefined ? [] : (columns.get(id) ?? []);
+    const places = leafPlaces(policy, id);
     const delta1 = promote.delta1[cell?.metric ?? ''] ?? 0;
     return promote.g.map((g, j) => {
       const log = places.reduce((sum, place) => {

@@ -9,34 +9,51 @@ import { parseArgs } from 'node:util';
 import { checkout } from '../../apps/cli/context.ts';
 import { note, out, paint } from '../../apps/cli/output.ts';
 import { stderrProgress } from '../../infra/servers/progress.ts';
+import { benchHalt, haltGates } from './halt.ts';
 import { benchMatrix } from './matrix.ts';
 import { benchPipeline } from './pipeline.ts';
 
-const usage = `npm run bench -- [pipeline] [matrix] [--halts N] [--releases N]
+const usage = `npm run bench -- [pipeline] [matrix] [halt] [--halts N] [--releases N] [--reduced] [--only GATES] [--runs N]
   pipeline   a release beside its engines, recording, from harm to freeze (servers of its own)
   matrix     the example families over every engine, and a large rule set (no servers)
-  both, when none is named`;
+  halt       the gates of the halt judge in simulated worlds (no servers): --reduced takes a minute instead of
+             some ten, --only F1,D3 runs some gates, --runs another number of times than the specification says;
+             exit code 1 when a MUST gate fails
+  all of them, when none is named`;
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
     halts: { type: 'string', default: '10' },
     releases: { type: 'string', default: '5' },
+    reduced: { type: 'boolean', default: false },
+    only: { type: 'string', default: '' },
+    runs: { type: 'string' },
     help: { type: 'boolean', default: false },
   },
 });
+const only = values.only.split(',').filter((gate) => gate !== '');
+const runs = values.runs === undefined ? null : Number(values.runs);
 const parts = {
   pipeline: () => benchPipeline({ halts: Number(values.halts), releases: Number(values.releases) }),
   matrix: () => benchMatrix(stderrProgress()),
+  halt: async () => {
+    const form = values.reduced ? 'reduced' : 'full';
+    const { figures, failed } = await benchHalt({ form, only, runs }, stderrProgress());
+    if (failed.length > 0) process.exitCode = 1;
+    return figures;
+  },
 };
 type Part = keyof typeof parts;
 const isPart = (name: string): name is Part => name in parts;
 
-const unknown = positionals.find((name) => !isPart(name));
-if (values.help || unknown !== undefined) {
-  if (unknown !== undefined) note(`there is no part "${unknown}" of the benchmark`);
+const unknown = positionals.find((name) => !isPart(name)) ?? only.find((gate) => !haltGates.includes(gate));
+const noCount = runs !== null && !(Number.isSafeInteger(runs) && runs > 0);
+if (values.help || unknown !== undefined || noCount) {
+  if (unknown !== undefined) note(`there is no part and no gate "${unknown}" of the benchmark`);
+  if (noCount) note(`--runs ${values.runs}: expected a whole number from 1`);
   note(usage);
-  process.exit(unknown === undefined ? 0 : 2);
+  process.exit(values.help ? 0 : 2);
 }
 const date = new Date().toISOString();
 const chosen = positionals.length === 0 ? (Object.keys(parts) as Part[]) : positionals.filter(isPart);
@@ -60,4 +77,4 @@ const file = join(checkout, 'bench-results', `${date.replaceAll(/[:.]/g, '-')}.j
 await mkdir(join(checkout, 'bench-results'), { recursive: true });
 await writeFile(file, `${JSON.stringify(result, null, 2)}\n`);
 note(`written to ${file}`);
-process.exit(0);
+process.exit();
