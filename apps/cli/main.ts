@@ -4,6 +4,7 @@ import { SigrelError } from '../../domain/errors.ts';
 import manifest from '../../package.json' with { type: 'json' };
 import { addDemoCommand } from './commands/demo.ts';
 import { addEngineCommands } from './commands/engines.ts';
+import { addEvidenceCommand } from './commands/evidence.ts';
 import { addFleetCommands } from './commands/fleet.ts';
 import { addHistoryCommands } from './commands/history.ts';
 import { addJudgeCommands } from './commands/judge.ts';
@@ -43,6 +44,7 @@ addFleetCommands(program, global);
 addHistoryCommands(program, global);
 addEngineCommands(program, global);
 addLintCommand(program, global);
+addEvidenceCommand(program, global);
 addJudgeCommands(program, global);
 addDemoCommand(program, global);
 

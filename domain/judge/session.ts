@@ -251,13 +251,19 @@ const leastEvidence = (promote: PromotePolicy, { logs }: PromoteState): JudgeSta
   return { cell: promote.cells[least] ?? '', value: values[least] ?? 0, limit: 1 / promote.beta };
 };
 
-/** The policy the judge works by, for a release under this rollout policy with these segments. */
-export const judgePolicyFor = (policy: RolloutPolicy, segments: readonly SegmentKey[]): JudgePolicy =>
-  defaultJudgePolicy({
+/** What the judge works by, for a release under this rollout policy with these segments. `planTicks`: length of the plan. */
+export const judgePolicies = (
+  policy: RolloutPolicy,
+  segments: readonly SegmentKey[],
+): { readonly judge: JudgePolicy; readonly promote: PromotePolicy; readonly planTicks: number } => ({
+  judge: defaultJudgePolicy({
     metrics: metrics.map((metric) => ({ ...metric, delta: deltaOf(metric) })),
     segments: [...segments].sort(),
     ...policy.judge,
-  });
+  }),
+  promote: promotePolicyFor(policy),
+  planTicks: Math.ceil(policy.stages.reduce((sum, stage) => sum + stage.minMs, 0) / policy.tickMs),
+});
 
 /** From the windows of tick 0; a text says why there is none. */
 const planOf = (windows: readonly Window[], digestOf: DigestOf): SessionPlan | string => {
@@ -266,21 +272,20 @@ const planOf = (windows: readonly Window[], digestOf: DigestOf): SessionPlan | s
   const digest = digestOf(plan);
   const other = windows.find((window) => digestOf(window.plan) !== digest);
   if (other) return `partition ${other.partition} has another plan than partition ${windows[0]?.partition}`;
-  const policy = judgePolicyFor(plan.policy, [...new Set(windows.flatMap((window) => Object.keys(window.counts)))]);
-  const promote = promotePolicyFor(plan.policy);
+  const segments = [...new Set(windows.flatMap((window) => Object.keys(window.counts)))];
+  const { judge: policy, promote, planTicks } = judgePolicies(plan.policy, segments);
   const findings =
     policy.segments.length === 0
       ? ['there is no segment']
       : [...validateJudgePolicy(policy), ...validatePromote(policy, promote)];
   if (findings.length > 0) return `the judge's policy is not sound: ${findings.join('; ')}`;
-  const planned = plan.policy.stages.reduce((sum, stage) => sum + stage.minMs, 0);
   return {
     policy,
     promote,
     policyDigest: digestOf({ ...policy, promote }),
     startedAt: plan.startedAt,
     tickMs: plan.policy.tickMs,
-    planTicks: Math.ceil(planned / plan.policy.tickMs),
+    planTicks,
   };
 };
 

@@ -1,5 +1,6 @@
 /** What the api takes and gives, under /v1: shared with the programs that call it. */
 import { z } from 'zod';
+import type { Explanation } from '../../domain/judge/explain.ts';
 import type { FailMode, Waiver } from '../../domain/release.ts';
 import type { ReleaseState } from '../../domain/release-state.ts';
 import type { JudgeStatus } from '../../domain/stage-rule.ts';
@@ -74,6 +75,13 @@ export type ReleaseAnswer = {
     readonly expiresAt: number;
     readonly stopped: boolean;
   } | null;
+};
+/** GET /releases/:id/evidence */
+export type EvidenceAnswer = {
+  readonly releaseId: string;
+  /** Names of the stages of the plan. */
+  readonly stages: readonly string[];
+  readonly evidence: Explanation;
 };
 export type ReleasesAnswer = { readonly releases: readonly ReleaseState[] };
 

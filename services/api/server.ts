@@ -4,9 +4,11 @@ import { serializerCompiler, validatorCompiler, type ZodTypeProvider } from 'fas
 import { z } from 'zod';
 import { SigrelError } from '../../domain/errors.ts';
 import { releaseWorkflowId } from '../../domain/ids.ts';
+import { explainEvidence } from '../../domain/judge/explain.ts';
 import { engineId, segmentKey } from '../../domain/release.ts';
 import { isInForce } from '../../domain/waiver.ts';
 import type { Log } from '../../infra/kafka/client.ts';
+import { readEvidence } from '../../infra/postgres/evidence.ts';
 import { listReleases, readQuarantine, readRelease } from '../../infra/postgres/releases.ts';
 import { createWaivers } from '../../infra/postgres/waivers.ts';
 import {
@@ -14,6 +16,7 @@ import {
   type CommandAnswer,
   commandKinds,
   commandRequest,
+  type EvidenceAnswer,
   excludeRequest,
   type FamilyAnswer,
   type FleetAnswer,
@@ -122,6 +125,15 @@ export const startApi = async (options: {
         stopped: current.stopped,
       },
     };
+  });
+
+  server.get('/v1/releases/:id/evidence', { schema: { params: idOf } }, async (request): Promise<EvidenceAnswer> => {
+    const { id } = request.params;
+    const row = await readRelease(pool, id);
+    if (row === null) throw missing(id);
+    const { policy, rollout } = row.state;
+    const evidence = explainEvidence(policy, await readEvidence(pool, id));
+    return { releaseId: id, stages: rollout?.stages.map(({ name }) => name) ?? [], evidence };
   });
 
   for (const kind of commandKinds) {

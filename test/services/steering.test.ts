@@ -128,6 +128,7 @@ describe('looking', () => {
       ['fleet', 'status'],
       ['timeline', 'steered'],
       ['verify', 'steered'],
+      ['evidence', 'steered'],
       ['replay', 'steered', '--at', '5'],
       ['postmortem', 'steered'],
     ]) {

@@ -1,0 +1,88 @@
+import { describe, expect, test } from 'vitest';
+import { plotLines, plotSvg } from '../../apps/cli/plot.ts';
+import { type Explanation, explainEvidence } from '../../domain/judge/explain.ts';
+import { acceptWindow, foldNextTick, newSession, type TickResult } from '../../domain/judge/session.ts';
+import { foldLog, newLog, policy, segment } from '../support/telemetry-log.ts';
+
+/** 8 canaries beside 200 controls; `harmed` of the canaries crash in tick 2. Six ticks. */
+const judged = (harmed: number): readonly TickResult[] => {
+  const log = newLog();
+  const canaries = Array.from({ length: 8 }, (_, n) => `t${n}`);
+  const controls = Array.from({ length: 200 }, (_, n) => `c${n}`);
+  for (const id of [...canaries, ...controls]) log.poll(-500, id);
+  log.open(0);
+  for (const id of canaries) log.offer(100, id);
+  for (let at = 1_500; at < 6_000; at += 1_000) {
+    for (const id of [...canaries, ...controls]) log.poll(at, id);
+    if (at === 2_500) for (const id of canaries.slice(0, harmed)) log.harm(at, id);
+  }
+  log.clock(6_050);
+  const context = { digestOf: (value: unknown) => JSON.stringify(value), codeVersion: 'test' };
+  const session = newSession('r1');
+  for (const window of foldLog(log.records).windows) acceptWindow(session, window, context.digestOf(window));
+  const results: TickResult[] = [];
+  for (let one = foldNextTick(session, context); one !== null; one = foldNextTick(session, context)) results.push(one);
+  return results;
+};
+const explain = (results: readonly TickResult[]): Explanation =>
+  explainEvidence(
+    policy,
+    results.map(({ evidence }) => evidence),
+  );
+
+describe('evidence explained', () => {
+  test('is what the judge recorded, tick by tick, with the counts of every cell', () => {
+    const results = judged(8);
+    const { ticks, cells, halt, hold, refused } = explain(results);
+    expect(ticks.length).toBe(results.length);
+    expect(ticks.every(({ asRecorded }) => asRecorded)).toBe(true);
+    expect(ticks.map(({ A }) => A)).toEqual(results.map(({ status }) => status.statA));
+    const verdicts = results.flatMap((result) => result.verdicts);
+    expect(halt).toMatchObject({ tick: verdicts.find(({ kind }) => kind === 'halt')?.tick });
+    expect(hold).toMatchObject({ tick: verdicts.find(({ kind }) => kind === 'hold')?.tick });
+    expect(refused).toBeNull();
+    const crash = cells.find((cell) => cell.metric === 'crash' && cell.segment === segment);
+    expect(crash).toMatchObject({ x: 8, y: 0, latchedA: halt?.tick });
+    expect(crash?.control).toBeGreaterThan(crash?.treated ?? Number.POSITIVE_INFINITY);
+  });
+
+  test('a tick that was recorded otherwise is told, and one that cannot be folded ends it', () => {
+    const results = judged(0).map(({ evidence }) => evidence);
+    const changed = results.map((one) => (one.tick === 3 ? { ...one, statA: one.statA * 1.001 } : one));
+    expect(explainEvidence(policy, changed).ticks.filter(({ asRecorded }) => !asRecorded)).toMatchObject([{ tick: 3 }]);
+    const missing = results.filter(({ tick }) => tick !== 3);
+    expect(explainEvidence(policy, missing)).toMatchObject({ refused: expect.stringContaining('tick 4 came') });
+    expect(explainEvidence(policy, []).ticks).toEqual([]);
+  });
+
+  test('what a stage excludes: with no event in T device-hours about ln(20 / weight of the bet) / T', () => {
+    const cell = explain(judged(0)).cells.find(({ metric, segment: of }) => metric === 'crash' && of === segment);
+    // E = sum of exp(d T (1 - g)) / 3 over g = 0.05, 0.2, 0.5 reaches 20 where d T is about 4.1.
+    expect((cell?.excludes ?? 0) * (cell?.treated ?? 0)).toBeCloseTo(4.1, 0);
+    const silent = explain(judged(0)).cells.find(({ metric }) => metric === 'silence-later');
+    expect(silent?.treated === 0 ? silent.excludes : null).toBeNull();
+  });
+});
+
+describe('the plot', () => {
+  const plot = { ...explain(judged(8)), title: 'a < b', stages: ['canary'] };
+
+  test('fits a terminal, and shows both keys, their thresholds and the decisions', () => {
+    const lines = plotLines({
+      ...plot,
+      ticks: Array.from({ length: 100 }, () => plot.ticks).flat(),
+    });
+    expect(Math.max(...lines.map((line) => line.length))).toBeLessThanOrEqual(100);
+    const text = plotLines(plot).join('\n');
+    for (const mark of ['*', '┄', 'H', '100', '20']) expect(text).toContain(mark);
+  });
+
+  test('is a picture with one point per tick, and escapes what it is told', () => {
+    const svg = plotSvg(plot);
+    expect(svg).toContain('a &lt; b');
+    expect(svg.match(/<polyline/g)).toHaveLength(2);
+    expect(/points="([^"]*)"/.exec(svg)?.[1]?.split(' ')).toHaveLength(plot.ticks.length);
+    expect(svg).toContain(`HALT, tick ${plot.halt?.tick}`);
+    expect(svg).not.toMatch(/NaN|Infinity|undefined/);
+  });
+});
