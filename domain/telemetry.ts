@@ -92,3 +92,38 @@ export type Window = {
 };
 
 export type WindowPlan = { readonly policy: RolloutPolicy; readonly startedAt: number };
+
+/**
+ * A record of the telemetry log. null: not written by sigrel. The gateway checked what it wrote; this only keeps a stranger's
+ * record from ending the fold.
+ */
+export const decodeTelemetry = (value: Uint8Array | null): TelemetryRecord | null => {
+  try {
+    const record: unknown = JSON.parse(new TextDecoder().decode(value ?? undefined));
+    return isTelemetryRecord(record) ? record : null;
+  } catch {
+    return null;
+  }
+};
+
+const isObject = (value: unknown): value is Readonly<Record<string, unknown>> =>
+  typeof value === 'object' && value !== null;
+
+const isTelemetryRecord = (record: unknown): record is TelemetryRecord => {
+  if (!isObject(record)) return false;
+  if ('report' in record) {
+    const { report } = record;
+    return (
+      isObject(report) &&
+      typeof report.deviceId === 'string' &&
+      typeof report.sequence === 'number' &&
+      isObject(report.body) &&
+      typeof report.body.kind === 'string' &&
+      (report.body.kind !== 'poll' || isObject(report.body.engine))
+    );
+  }
+  const { control } = record;
+  if (!isObject(control)) return false;
+  if (control.kind === 'stage-opened') return isObject(control.policy) && isObject(control.thresholds);
+  return control.kind === 'clock' || control.kind === 'release-ended';
+};

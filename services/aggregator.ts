@@ -3,10 +3,10 @@
  * writes its state with the offset it belongs to. After a crash it emits some windows again, equal to the first ones: they
  * are a function of the log.
  */
-import type { Kafka, KafkaMessage } from 'kafkajs';
+import type { Kafka } from 'kafkajs';
 import { emptyState, foldRecord } from '../domain/at-risk.ts';
 import { fromSnapshot, type PartitionState, toSnapshot } from '../domain/at-risk-state.ts';
-import type { DeviceReport, TelemetryRecord, Window } from '../domain/telemetry.ts';
+import { type DeviceReport, decodeTelemetry, type Window } from '../domain/telemetry.ts';
 import { bucketOf } from '../infra/cohort.ts';
 import { keyPartitioner, type Log } from '../infra/kafka/client.ts';
 import { partitionsOf, topicName } from '../infra/kafka/topics.ts';
@@ -59,7 +59,7 @@ export const startAggregator = async (options: {
         const windows: Window[] = [];
         for (const message of messages) {
           const offset = Number(message.offset);
-          const record = decode(message);
+          const record = decodeTelemetry(message.value);
           if (record === null) {
             log('error', { topic, partition, offset }, 'a record that is no telemetry record was left out');
             state.nextOffset = offset + 1;
@@ -95,38 +95,6 @@ const restore = async (pool: Pool, topic: string, partition: number, log: Log): 
   if (state !== null) return state;
   log('warn', { topic, partition }, 'the snapshot is of another version: the log is folded again from its beginning');
   return emptyState(partition, partitions);
-};
-
-/** null: not written by sigrel. The gateway checked what it wrote; this only keeps a stranger's record from ending the fold. */
-const decode = (message: KafkaMessage): TelemetryRecord | null => {
-  try {
-    const record: unknown = JSON.parse(message.value?.toString() ?? '');
-    return isTelemetryRecord(record) ? record : null;
-  } catch {
-    return null;
-  }
-};
-
-const isObject = (value: unknown): value is Readonly<Record<string, unknown>> =>
-  typeof value === 'object' && value !== null;
-
-const isTelemetryRecord = (record: unknown): record is TelemetryRecord => {
-  if (!isObject(record)) return false;
-  if ('report' in record) {
-    const { report } = record;
-    return (
-      isObject(report) &&
-      typeof report.deviceId === 'string' &&
-      typeof report.sequence === 'number' &&
-      isObject(report.body) &&
-      typeof report.body.kind === 'string' &&
-      (report.body.kind !== 'poll' || isObject(report.body.engine))
-    );
-  }
-  const { control } = record;
-  if (!isObject(control)) return false;
-  if (control.kind === 'stage-opened') return isObject(control.policy) && isObject(control.thresholds);
-  return control.kind === 'clock' || control.kind === 'release-ended';
 };
 
 type Saver = {

@@ -3,7 +3,6 @@
  * (domain/judge/session.ts), commits what it found together with its place in the log, and then says new verdicts until
  * somebody has taken them.
  */
-import { createHash } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Kafka, KafkaMessage } from 'kafkajs';
 import {
@@ -18,7 +17,7 @@ import {
 } from '../domain/judge/session.ts';
 import type { Verdict } from '../domain/release.ts';
 import type { Window } from '../domain/telemetry.ts';
-import { canonicalJson } from '../events/canonical-json.ts';
+import { digestOf } from '../infra/content/digests.ts';
 import type { Log } from '../infra/kafka/client.ts';
 import { topicName } from '../infra/kafka/topics.ts';
 import {
@@ -33,9 +32,6 @@ import {
 import type { Pool } from '../infra/postgres/pool.ts';
 import { readWatermark } from '../infra/postgres/watermarks.ts';
 import { consumePartitions, type PartitionWork } from './consume.ts';
-
-/** SHA-256 (hex) of the canonical JSON. */
-export const digestOf = (value: unknown): string => createHash('sha256').update(canonicalJson(value)).digest('hex');
 
 /**
  * `onVerdict` is called after the commit, at least once, also after a restart, and again until it resolves: it must take the

@@ -35,7 +35,25 @@ const isPassing = (error: unknown): boolean =>
 const passingMs = 30_000;
 
 const readOnce = async (kafka: Kafka, topic: string, options: Wanted): Promise<KeyedRecord[]> => {
-  const { keep = () => true, timeoutMs = 60_000 } = options;
+  const { keep = () => true } = options;
+  const found: KeyedRecord[] = [];
+  await eachRecord(kafka, topic, options, (record) => {
+    if (keep(record.key)) found.push(record);
+  });
+  return found.sort((a, b) => a.partition - b.partition || Number(BigInt(a.offset) - BigInt(b.offset)));
+};
+
+/**
+ * Hands over every record up to the end at the time of the call, each partition in its order, and keeps none. `whole`: throws
+ * SRP_INTEGRITY_LOG when the beginning of a partition has been removed. Throws SRP_DEP_KAFKA.
+ */
+export const eachRecord = async (
+  kafka: Kafka,
+  topic: string,
+  options: Pick<Wanted, 'partitions' | 'timeoutMs'> & { readonly whole?: boolean },
+  take: (record: KeyedRecord) => void,
+): Promise<void> => {
+  const { timeoutMs = 60_000 } = options;
   const admin = kafka.admin();
   const groupId = `sigrel-read-${randomUUID()}`;
   const consumer = kafka.consumer({ groupId, maxWaitTimeInMs: 100, allowAutoTopicCreation: false });
@@ -43,11 +61,15 @@ const readOnce = async (kafka: Kafka, topic: string, options: Wanted): Promise<K
     await admin.connect();
     const offsets = await admin.fetchTopicOffsets(topic);
     const wanted = offsets.filter(({ partition }) => options.partitions?.includes(partition) ?? true);
+    const cut = wanted.find(({ low }) => options.whole && low !== '0');
+    if (cut) {
+      const words = `Kafka topic ${topic}, partition ${cut.partition} begins at ${cut.low}: what was before has been removed`;
+      throw new SigrelError('SRP_INTEGRITY_LOG', words);
+    }
     const open = new Map(
       wanted.filter(({ low, high }) => low !== high).map(({ partition, high }) => [partition, BigInt(high)]),
     );
-    if (open.size === 0) return [];
-    const found: KeyedRecord[] = [];
+    if (open.size === 0) return;
     await consumer.connect();
     await consumer.subscribe({ topic, fromBeginning: true });
     await new Promise<void>((resolve, reject) => {
@@ -65,10 +87,9 @@ const readOnce = async (kafka: Kafka, topic: string, options: Wanted): Promise<K
             const end = open.get(batch.partition);
             if (end === undefined) return;
             for (const message of batch.messages) {
-              const key = message.key?.toString() ?? '';
-              if (BigInt(message.offset) >= end || !keep(key)) continue;
-              found.push({
-                key,
+              if (BigInt(message.offset) >= end) continue;
+              take({
+                key: message.key?.toString() ?? '',
                 value: message.value ?? new Uint8Array(),
                 partition: batch.partition,
                 offset: message.offset,
@@ -84,8 +105,8 @@ const readOnce = async (kafka: Kafka, topic: string, options: Wanted): Promise<K
           if (others.length > 0 && open.size > 0) consumer.pause([{ topic, partitions: others }]);
         }, done);
     });
-    return found.sort((a, b) => a.partition - b.partition || Number(BigInt(a.offset) - BigInt(b.offset)));
   } catch (cause) {
+    if (cause instanceof SigrelError) throw cause;
     const message = cause instanceof Error ? cause.message : String(cause);
     throw new SigrelError('SRP_DEP_KAFKA', `Kafka topic ${topic} could not be read: ${message}`, { cause });
   } finally {

@@ -11,6 +11,7 @@ import { engineId, type FailMode, segmentKey, type Verdict } from '../../domain/
 import type { JudgeStatus } from '../../domain/stage-rule.ts';
 import type { ControlRecord, DeviceReport, TelemetryRecord, Window } from '../../domain/telemetry.ts';
 import { bucketOf } from '../../infra/cohort.ts';
+import { digestOf } from '../../infra/content/digests.ts';
 import { createKafka, silent } from '../../infra/kafka/client.ts';
 import { createTelemetryLog } from '../../infra/kafka/telemetry-log.ts';
 import { createTopics, deadLetterName, partitionsOf, topicName } from '../../infra/kafka/topics.ts';
@@ -19,7 +20,7 @@ import { createInventory } from '../../infra/postgres/inventory.ts';
 import { readDecisionsToNotify } from '../../infra/postgres/judge.ts';
 import { startAggregator } from '../../services/aggregator.ts';
 import { startGateway } from '../../services/gateway.ts';
-import { digestOf, startJudge } from '../../services/judge.ts';
+import { startJudge } from '../../services/judge.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 import { engineA, newFleet, pollBody } from '../support/devices.ts';
 import { readTopic } from '../support/kafka-log.ts';

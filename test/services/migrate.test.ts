@@ -12,6 +12,7 @@ import {
 import type { Waiver } from '../../domain/release.ts';
 import { foldEvents, type ReleaseState } from '../../domain/release-state.ts';
 import type { Window } from '../../domain/telemetry.ts';
+import { digestOf } from '../../infra/content/digests.ts';
 import { silent } from '../../infra/kafka/client.ts';
 import { createEvidenceReader, readEvidence } from '../../infra/postgres/evidence.ts';
 import { createInventory, type DeviceRow, saveDevices } from '../../infra/postgres/inventory.ts';
@@ -38,7 +39,6 @@ import { readSnapshot, writeSnapshot } from '../../infra/postgres/snapshots.ts';
 import { changeWaivers, createWaivers } from '../../infra/postgres/waivers.ts';
 import { createWatches } from '../../infra/postgres/watches.ts';
 import { moveWatermark, readWatermark } from '../../infra/postgres/watermarks.ts';
-import { digestOf } from '../../services/judge.ts';
 import { createEmptyDatabase, type TestDatabase } from '../support/database.ts';
 import { engineA } from '../support/devices.ts';
 import { streamOf } from '../support/event-log-contract.ts';

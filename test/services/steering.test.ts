@@ -129,6 +129,7 @@ describe('looking', () => {
       ['timeline', 'steered'],
       ['verify', 'steered'],
       ['evidence', 'steered'],
+      ['judge', 'recompute', 'steered'],
       ['replay', 'steered', '--at', '5'],
       ['postmortem', 'steered'],
     ]) {
