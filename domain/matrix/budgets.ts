@@ -1,7 +1,7 @@
 /**
  * Load time, scan time and peak memory of a release against the one before it, in the same cell and measured in the same run.
- * A busy machine is no slow rule: what is over is measured again, and the least of all runs counts, since whatever disturbs a
- * run only adds.
+ * A busy machine is no slow rule: what is over is measured again, and of all runs the least time counts, since whatever
+ * disturbs a run only adds to it. Of memory the most counts: it is looked at now and then, and what comes too late sees less.
  */
 import type { Budgets } from '../content/family.ts';
 import type { Rule } from '../content/rules.ts';
@@ -131,7 +131,7 @@ const judgeInputs = async (
 
 const told = (ms: number): string => (Number.isFinite(ms) ? `${ms} ms` : 'no result');
 
-/** The least of the runs that gave a result; null when none did. */
+/** The least time and the most memory of the runs that gave a result; null when none did. */
 const measure = ({ loads, scans }: Runs): Measured | null => {
   const completed = (runs: readonly EngineRun[]) => runs.flatMap((run) => (run.kind === 'completed' ? [run] : []));
   const [loaded, scanned] = [completed(loads), completed(scans)];
@@ -141,6 +141,6 @@ const measure = ({ loads, scans }: Runs): Measured | null => {
   return {
     loadMs,
     scanMs: Math.max(0, Math.min(...scanned.map((run) => run.wallMs)) - loadMs),
-    peakBytes: peaks.length === 0 ? null : Math.min(...peaks),
+    peakBytes: peaks.length === 0 ? null : Math.max(...peaks),
   };
 };

@@ -412,6 +412,21 @@ describe('the gates of a cell', () => {
     expect(gateOf('budget-load')).toMatchObject({ verdict: 'fail', observed: 'none' });
   });
 
+  test('memory that was looked at too late in one run is looked at again', async () => {
+    const isNew = (input: EngineInput) => new TextDecoder().decode(input.rules).includes('sid:3;');
+    let scans = 0;
+    const late = await grade(
+      onContent((said, input) => {
+        if (isNew(input) || input.inputs.length === 0) return said;
+        scans += 1;
+        return scans === 1 ? { ...said, peakBytes: 19 * 2 ** 20 } : said;
+      }),
+      { previous },
+    );
+    expect(late.red).toEqual([]);
+    expect(late.gateOf('budget-memory')).toMatchObject({ observed: 60, limit: 90 });
+  });
+
   test('memory that was measured on one side only is not within its budget', async () => {
     const isNew = (input: EngineInput) => new TextDecoder().decode(input.rules).includes('sid:3;');
     const half = await grade(
