@@ -86,8 +86,8 @@ const limitOf = (base: number, ratio: number, spare: number): number =>
   Math.round(Math.max(base * ratio, base + spare));
 
 /**
- * Each input alone: one that became slow hides among many. Where all together take less than what one may take more, none of
- * them can be over, and nothing is run.
+ * No single input became slow: it would hide among many. Where inputs together take less than what one may take more, none of
+ * them can be over: the rest is halved until that is so, or one is left.
  */
 const judgeInputs = async (
   run: Run,
@@ -95,39 +95,38 @@ const judgeInputs = async (
   now: Measured,
   before: Measured,
 ): Promise<GateResult> => {
-  const name = 'budget-vector';
   const { rules, previous, inputs, budgets } = content;
-  if (now.scanMs <= slack.ms) return gate(name, 'pass', now.scanMs, '<=', slack.ms);
-  const scanned = async (list: readonly Rule[], input: EngineFile, loadMs: number): Promise<number | null> => {
-    const found = await run(list, [input]);
-    return found?.kind === 'completed' ? Math.max(0, found.wallMs - loadMs) : null;
+  const scanned = async (list: readonly Rule[], part: readonly EngineFile[], loadMs: number): Promise<number> => {
+    const found = await run(list, part);
+    return found?.kind === 'completed' ? Math.max(0, found.wallMs - loadMs) : Number.POSITIVE_INFINITY;
   };
   /** Without a result of the previous release nothing says that it was as slow. */
   const within = (ms: number, base: number): boolean =>
     ms <= slack.ms || (Number.isFinite(base) && ms <= limitOf(base, budgets.scan, slack.ms));
-  const over: { readonly vector: string; readonly words: string }[] = [];
-  let slowest = 0;
-  for (const input of inputs) {
+  const judgeOne = async (input: EngineFile): Promise<readonly Over[]> => {
     let [best, base] = [Number.POSITIVE_INFINITY, Number.POSITIVE_INFINITY];
-    for (let round = 0; round <= measuredAgain; round += 1) {
-      best = Math.min(best, (await scanned(rules, input, now.loadMs)) ?? best);
-      if (best <= slack.ms) break;
-      base = Math.min(base, (await scanned(previous, input, before.loadMs)) ?? base);
-      if (within(best, base)) break;
+    for (let round = 0; round <= measuredAgain && !within(best, base); round += 1) {
+      best = Math.min(best, await scanned(rules, [input], now.loadMs));
+      if (!within(best, base)) base = Math.min(base, await scanned(previous, [input], before.loadMs));
     }
-    if (Number.isFinite(best)) slowest = Math.max(slowest, best);
-    if (!within(best, base))
-      over.push({ vector: input.name, words: `alone ${told(best)}, with the previous release ${told(base)}` });
-  }
-  return gate(
-    name,
-    over.length === 0 ? 'pass' : 'fail',
-    `${over.length} over, slowest ${slowest} ms`,
-    '==',
-    '0 over',
-    over,
-  );
+    if (within(best, base)) return [];
+    return [{ vector: input.name, words: `alone ${told(best)}, with the previous release ${told(base)}` }];
+  };
+  const judgePart = async (part: readonly EngineFile[], ms: number): Promise<readonly Over[]> => {
+    const [first] = part;
+    if (first === undefined || ms <= slack.ms) return [];
+    if (part.length === 1) return judgeOne(first);
+    const middle = Math.ceil(part.length / 2);
+    const found: Over[] = [];
+    for (const half of [part.slice(0, middle), part.slice(middle)])
+      found.push(...(await judgePart(half, await scanned(rules, half, now.loadMs))));
+    return found;
+  };
+  const over = await judgePart(inputs, now.scanMs);
+  return gate('budget-vector', over.length === 0 ? 'pass' : 'fail', over.length, '==', 0, over);
 };
+
+type Over = { readonly vector: string; readonly words: string };
 
 const told = (ms: number): string => (Number.isFinite(ms) ? `${ms} ms` : 'no result');
 

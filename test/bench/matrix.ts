@@ -38,11 +38,11 @@ export const benchMatrix = async (progress: Progress): Promise<object> => {
     for (const name of families) examples.push(await load(join(checkout, 'examples', 'families', name)));
     const packs = new Map<Family, readonly Pack[]>();
     for (const family of examples) packs.set(family, await acquirePacks(progress, packsOf(family.language.engines)));
-    const all = async (): Promise<LocalMatrix[]> => {
+    const all = async (from: string): Promise<LocalMatrix[]> => {
       const found = [];
       for (const family of examples) {
         const builds = (packs.get(family) ?? []).map(({ build }) => build);
-        found.push(await testFamily(tools.tools, family, builds, { previous: family.rules, from: 'bench' }));
+        found.push(await testFamily(tools.tools, family, builds, { previous: family.rules, from }));
       }
       return found;
     };
@@ -50,9 +50,9 @@ export const benchMatrix = async (progress: Progress): Promise<object> => {
     // What a process does only once, hashing the good files, is no part of a matrix.
     for (const family of examples.filter(({ language }) => language.looksAt === 'files'))
       for (const { build } of packs.get(family) ?? []) await tools.tools.goodware(build);
-    const first = await timed(() => step(progress, 'matrix of the example families, every cell', all));
+    const first = await timed(() => step(progress, 'matrix of the example families, every cell', () => all('first')));
     const engineMs = tools.engineMs();
-    const second = await timed(() => step(progress, 'the same again', all));
+    const second = await timed(() => step(progress, 'the same again', () => all('second')));
     const cells = first.value.flatMap((matrix) => matrix.cells);
     const red = cells.filter(({ result }) => result.verdict !== 'pass').map(({ result }) => result.cellId);
     const reused = second.value.flatMap((matrix) => matrix.cells).filter(({ result }) => result.reused).length;
