@@ -73,14 +73,10 @@ export const createBuildActivities = (ports: BuildPorts): BuildActivities => ({
       const bundle = canonicalJson({ family: name, sourceDigest, contentVersion, artefacts });
       const bundleDigest = await ports.blobs.put(new TextEncoder().encode(bundle));
       const counts = { rules: family.rules.length, vectors: family.vectors.length };
-      const made = new Set(artefacts.map(({ engine }) => engine));
-      const kept = previous.artefacts
-        .filter(({ engine }) => !made.has(engine))
-        .map(({ engine, sha256, length }) => ({ engine, sha256, length }));
       return {
         ok: true,
         bundle: { bundleDigest, ...counts, contentVersion, artefacts },
-        ...{ gaps, excluded, waysBack, kept },
+        ...{ gaps, excluded, waysBack },
       };
     } finally {
       clearInterval(beat);

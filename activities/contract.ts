@@ -53,8 +53,6 @@ export type BuildActivities = {
         excluded: readonly { waiver: Waiver; engine: string; devices: number }[];
         /** What each engine goes back to: what the fleet runs on it, or for one that is new to the fleet what of that fits it. */
         waysBack: readonly WayBack[];
-        /** What engines run that this release is not for: it stays theirs under the release's version. */
-        kept: readonly WayBack[];
       }
     | { ok: false; findings: readonly (Finding & { file?: string; line?: number })[] }
   >;
@@ -110,7 +108,6 @@ export type PublishActivities = {
     contentVersion: number;
     artefacts: readonly Artefact[];
     waysBack: readonly WayBack[];
-    kept: readonly WayBack[];
   }): Promise<{
     threshold: number;
     signatures: readonly { keyId: string; signer: string }[];

@@ -44,10 +44,14 @@ const isAnnounced = async (
   family: string,
   { engine, endOfLife: end = '' }: SupportedEngine,
 ): Promise<boolean> => {
-  const told = await ports.history.sourceAt(family, Date.parse(end) - leastNoticeMs);
-  const read = told === null ? null : ports.openBundle(await ports.blobs.get(told));
-  const before = read?.ok ? read.family.support.find((one) => one.engine === engine) : undefined;
-  return before?.endOfLife !== undefined && before.endOfLife <= end;
+  const names = async (time: number): Promise<boolean> => {
+    const source = await ports.history.sourceAt(family, time);
+    const read = source === null ? null : ports.openBundle(await ports.blobs.get(source));
+    const before = read?.ok ? read.family.support.find((one) => one.engine === engine) : undefined;
+    return before?.endOfLife !== undefined && before.endOfLife <= end;
+  };
+  // An end that the last release took back is none any more.
+  return (await names(Date.parse(end) - leastNoticeMs)) && (await names(ports.now()));
 };
 
 /** Devices of an engine whose end was announced keep what they have: the support contract excludes it, nobody has to. */

@@ -1,24 +1,18 @@
 import { goodContent } from '../domain/director.ts';
 import type { DirectorStore } from '../domain/ports.ts';
-import { type Artefact, artefactPath, type Content } from '../domain/release.ts';
-import type { PublishActivities, WayBack } from './contract.ts';
+import { artefactPath, type Content } from '../domain/release.ts';
+import type { PublishActivities } from './contract.ts';
 
 /** Signs a release together with its way back, and makes both fetchable. Nobody is offered anything by it. */
 export const createPublishActivities = (ports: { readonly director: DirectorStore }): PublishActivities => ({
-  signRelease: async ({ releaseId, family, contentVersion, artefacts, waysBack, kept }) => {
+  signRelease: async ({ releaseId, family, contentVersion, artefacts, waysBack }) => {
     const { document } = await ports.director.read(family);
-    const placed = (backs: readonly WayBack[], version: number): readonly Artefact[] =>
-      backs.map((back) => ({ ...back, path: artefactPath(family, version, back.engine) }));
-    const release: Content = {
-      contentVersion,
-      releaseId,
-      artefacts: [...artefacts, ...placed(kept, contentVersion)],
-    };
+    const release: Content = { contentVersion, releaseId, artefacts };
     const rollbackVersion = contentVersion + 1;
     const rollback: Content = {
       contentVersion: rollbackVersion,
       releaseId,
-      artefacts: placed([...waysBack, ...kept], rollbackVersion),
+      artefacts: waysBack.map((back) => ({ ...back, path: artefactPath(family, rollbackVersion, back.engine) })),
     };
     const signed = await ports.director.signContent(family, [release, rollback]);
     return { ...signed, release, rollback, previous: goodContent(document) };

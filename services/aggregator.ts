@@ -62,7 +62,7 @@ export const startAggregator = async (options: {
           const record = decodeTelemetry(message.value);
           if (record === null) {
             log('error', { topic, partition, offset }, 'a record that is no telemetry record was left out');
-            state.nextOffset = offset + 1;
+            state.nextOffset = Math.max(state.nextOffset, offset + 1);
             continue;
           }
           windows.push(...foldRecord(state, record, Number(message.timestamp), offset, bucketOf).windows);

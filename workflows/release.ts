@@ -79,7 +79,7 @@ const prepare = async (run: Run): Promise<void> => {
     emit({ type: 'BuildFailed', data: { findings: built.findings } });
     return fail(run, 'build-failed', `the content has ${built.findings.length} findings`);
   }
-  const { bundle, gaps, excluded, waysBack, kept } = built;
+  const { bundle, gaps, excluded, waysBack } = built;
   emit(
     { type: 'BuildSucceeded', data: bundle },
     ...gaps.map((gap): ReleaseEvent => ({ type: 'CoverageGapRecorded', data: gap })),
@@ -92,7 +92,7 @@ const prepare = async (run: Run): Promise<void> => {
 
   const { contentVersion, artefacts, bundleDigest } = bundle;
   const signed = await untilCancelled(run, () =>
-    publish.signRelease({ releaseId, family, bundleDigest, contentVersion, artefacts, waysBack, kept }),
+    publish.signRelease({ releaseId, family, bundleDigest, contentVersion, artefacts, waysBack }),
   );
   if (signed === null) return;
   const { signatures, threshold, release: content, rollback, previous } = signed;
@@ -145,6 +145,7 @@ const runStage = async (run: Run, index: number): Promise<'passed' | 'halt'> => 
   const { releaseId, family, policy } = run.input;
   let granted = false;
   let passed = false;
+  let fleetAt = Number.NEGATIVE_INFINITY;
   let stopped = false;
   let thawing: Promise<unknown> | null = null;
   for (;;) {
@@ -174,6 +175,9 @@ const runStage = async (run: Run, index: number): Promise<'passed' | 'halt'> => 
       stopped = !thawed.done;
       if (thawed.done) {
         thawing = null;
+        // The stage may have passed before the stop, long ago: field and evidence are looked at as they are now.
+        passed = false;
+        fleetAt = Number.NEGATIVE_INFINITY;
         // What this stage adds was not granted when the judge's verdict came between: it is asked for again, which changes
         // nothing where it was. Not thawed: the judge is against it, and the watch says so.
         granted &&= !thawed.value.thawed;
@@ -209,15 +213,22 @@ const runStage = async (run: Run, index: number): Promise<'passed' | 'halt'> => 
       ]),
     );
     if (!watched.done) continue;
-    if (watched.value.outcome === 'passed' && index + 1 === state.rollout?.stages.length) {
-      // What follows gives the content to everybody: no engine may get it that came, or was excluded, during this stage.
+    const isLast = index + 1 === state.rollout?.stages.length;
+    if (watched.value.outcome === 'passed' && isLast && Date.now() - fleetAt > Math.max(policy.tickMs, sameMomentMs)) {
+      // What follows gives the content to everybody: no engine may get it that came, or was excluded, during this stage. A
+      // matrix may take minutes, so that the evidence is looked at once more.
       const engines = await testedFleet(run, index, seen);
       if (engines === null) continue;
       run.noteFielded(engines);
+      fleetAt = Date.now();
+      continue;
     }
     passed = noteOutcome(run, index, watched.value);
   }
 };
+
+/** Fleet and evidence were looked at at once. */
+const sameMomentMs = 10_000;
 
 /** Engines of the field when all of them were tested; null when not, which holds the stage, or when somebody interrupts. */
 const testedFleet = async (run: Run, index: number, seen: number): Promise<readonly EngineId[] | null> => {
@@ -277,7 +288,9 @@ const noteOutcome = (run: Run, index: number, outcome: StageOutcome): boolean =>
             reasonCode: 'stage-rule',
             reason: 'every condition is met',
           };
-      emit(evidence, { type: 'StagePassed', data: { ...decision, ...stage } });
+      // A stop after it had passed makes it no other stage.
+      if ((run.state().rollout?.passed ?? 0) <= index)
+        emit(evidence, { type: 'StagePassed', data: { ...decision, ...stage } });
       run.clearPromotion();
       return true;
     }
@@ -317,13 +330,12 @@ const complete = async (run: Run): Promise<void> => {
   const { releaseId, family } = run.input;
   const signed = run.state().manifest?.release;
   if (!signed) throw ApplicationFailure.nonRetryable('no signed content', 'SRP_BUG_MANIFEST');
-  // Steady content goes to every device of the engines that it has something for: those that took part in every stage, and
-  // those that took part in none, for which it has what they run already.
-  const { rollout: plan, build: built } = run.state();
+  // Steady content goes to every device of the engines that it has something for: those that took part in every stage.
+  const { rollout: plan } = run.state();
   const behind = enginesBehind(plan?.thresholds ?? {}, plan?.stages.at(-1));
-  const isNew = (engine: EngineId) => built?.artefacts.some((one) => one.engine === engine);
-  const takesPart = (engine: EngineId) => run.fielded()?.includes(engine) && !behind.has(engine);
-  const artefacts = signed.artefacts.filter(({ engine }) => !isNew(engine) || takesPart(engine));
+  const artefacts = signed.artefacts.filter(
+    ({ engine }) => (run.fielded()?.includes(engine) ?? false) && !behind.has(engine),
+  );
   const content = { ...signed, artefacts };
   run.close();
   const { counts } = await CancellationScope.nonCancellable(() =>

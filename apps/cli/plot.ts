@@ -8,7 +8,7 @@ export type Plot = Pick<Explanation, 'ticks' | 'thresholds' | 'hold' | 'halt'> &
 
 /** Powers of ten from what is lowest of interest to above the highest value; what is beyond lies on the edge. */
 const scaleOf = ({ ticks, thresholds }: Plot): { readonly low: number; readonly high: number } => {
-  const highest = Math.max(thresholds.A, thresholds.B, ...ticks.flatMap(({ A, B }) => [A, B]));
+  const highest = ticks.reduce((most, { A, B }) => Math.max(most, A, B), Math.max(thresholds.A, thresholds.B));
   return { low: -2, high: Math.ceil(Math.log10(Math.min(highest, 1e6)) + 0.01) };
 };
 const heightOf = (value: number, { low, high }: { readonly low: number; readonly high: number }): number =>

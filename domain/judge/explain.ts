@@ -16,7 +16,7 @@ export type ExplainedTick = {
   readonly B: number;
   /** The cell with the largest statistic of key A. */
   readonly leading: string;
-  /** What the judge recorded is what the windows give: to 1e-9, since other machines compute logarithms otherwise. */
+  /** Both statistics are what the recorded counts give: to 1e-9, since other machines compute logarithms otherwise. */
   readonly asRecorded: boolean;
 };
 

@@ -220,22 +220,22 @@ const deltaOf = (metric: (typeof metrics)[number]): number => {
   return metric.id === 'silence-first' ? 5e-4 : 1e-4;
 };
 
-/** The critical metrics (halt-judge, section 14), as far as this product judges them. */
+/**
+ * The critical metrics (halt-judge, section 14), as far as this product judges them. Of the first silence a device has one
+ * trial in a release: no stage of a small fleet could ever show enough of them, and their being closed is a rule of its own.
+ */
 const critical: readonly (typeof metrics)[number]['id'][] = [
-  ...(['silence-first', 'silence-later', 'crash', 'load-failure', 'blocked-traffic'] as const),
+  ...(['silence-later', 'crash', 'load-failure', 'blocked-traffic'] as const),
 ];
 
 /**
  * When a stage has shown enough (section 14): fleet-wide, no critical metric is at three times the control rate and 1e-3 per
  * device-hour more; for silence 1e-2 per hour of a trial's length.
  */
-const promotePolicyFor = ({ firstSilenceMs, silenceMs }: RolloutPolicy): PromotePolicy => ({
+const promotePolicyFor = ({ silenceMs }: RolloutPolicy): PromotePolicy => ({
   r1: 3,
   delta1: Object.fromEntries(
-    critical.map((id) => {
-      const hours = (id === 'silence-first' ? firstSilenceMs : silenceMs) / 3_600_000;
-      return [id, id.startsWith('silence') ? 1e-2 * hours : 1e-3];
-    }),
+    critical.map((id) => [id, id === 'silence-later' ? (1e-2 * silenceMs) / 3_600_000 : 1e-3]),
   ),
   g: [0.05, 0.2, 0.5],
   weight: [1 / 3, 1 / 3, 1 / 3],

@@ -134,8 +134,9 @@ export const testCell = async (
   const rest = await testReturn(run, content, { first, inputs });
   if (good === null || smoke === null || rest === null) return finish([...base, gateUntested(cell)], first, seen);
   const more = [...good.gates, ...smoke, ...rest];
-  // Nothing is proven by a blind run; of content that is red already that is one more thing wrong with it.
-  const gates = [...base, ...(worst(base) === 'pass' ? more : more.map(redInstead))];
+  // Nothing is proven by a blind run. Content that is red already may be what blinds the engine: that voids no matrix, and is
+  // nothing that anybody could let pass.
+  const gates = [...base, ...(worst(base) === 'pass' ? more : more.map(errorInstead))];
   const known = new Set(content.shipped);
   const features = content.shipped === null ? [] : rules.flatMap((rule) => rule.features);
   const firstUse = [...new Set(features)].filter((feature) => !known.has(feature)).sort();
@@ -143,7 +144,7 @@ export const testCell = async (
   return finish(gates, first, { ...seen, faults: [...faults, ...good.hits], firstUse });
 };
 
-const redInstead = (one: GateResult): GateResult => (one.verdict === 'void' ? { ...one, verdict: 'fail' } : one);
+const errorInstead = (one: GateResult): GateResult => (one.verdict === 'void' ? { ...one, verdict: 'error' } : one);
 
 type Beside = { readonly witness: Witness; readonly input: EngineFile; readonly rules: readonly Rule[] };
 

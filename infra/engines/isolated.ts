@@ -158,7 +158,9 @@ export const runIsolated = async (
       const peak = Math.max(0, ...resident.map((one) => one.peak));
       if (peak > 0) peakBytes = Math.max(peakBytes ?? 0, peak);
       const used = resident.reduce((sum, one) => sum + one.now, 0);
-      if (used > residentBytes) exceed(`ended: it used ${Math.round(used / 2 ** 20)} MB of memory`);
+      // What was taken and given back between two looks was used as well.
+      const most = Math.max(used, peak);
+      if (most > residentBytes) exceed(`ended: it used ${Math.round(most / 2 ** 20)} MB of memory`);
       if (all.length > mostProcesses) exceed(`ended: it started more than ${mostProcesses} processes`);
     };
     let sampling = setTimeout(look, 0);

@@ -45,7 +45,7 @@ const readOnce = async (kafka: Kafka, topic: string, options: Wanted): Promise<K
 
 /**
  * Hands over every record up to the end at the time of the call, each partition in its order, and keeps none. `whole`: throws
- * SRP_INTEGRITY_LOG when the beginning of a partition has been removed. Throws SRP_DEP_KAFKA.
+ * SRP_MISSING_LOG when the beginning of a partition has been removed. Throws SRP_DEP_KAFKA.
  */
 export const eachRecord = async (
   kafka: Kafka,
@@ -64,7 +64,7 @@ export const eachRecord = async (
     const cut = wanted.find(({ low }) => options.whole && low !== '0');
     if (cut) {
       const words = `Kafka topic ${topic}, partition ${cut.partition} begins at ${cut.low}: what was before has been removed`;
-      throw new SigrelError('SRP_INTEGRITY_LOG', words);
+      throw new SigrelError('SRP_MISSING_LOG', words);
     }
     const open = new Map(
       wanted.filter(({ low, high }) => low !== high).map(({ partition, high }) => [partition, BigInt(high)]),

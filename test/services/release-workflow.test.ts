@@ -278,15 +278,14 @@ describe.concurrent('the field as a stage opens, and before everybody gets the c
     }));
 
   /**
-   * Two engines in a release, and a third that it is not for and that keeps what it has. `engines`: which of the field are
-   * there, plan by plan (the matrix, then before each stage, then before the end).
+   * Two engines in a release. `engines`: which of the field are there, plan by plan (the matrix, then before each stage, then before the end).
    */
   const rollOut = async (id: string, stages: number, engines: (plan: number) => readonly string[]) => {
     let plans = 0;
     const opened: Readonly<Record<string, number>>[] = [];
     let steady: readonly string[] = [];
     const content = (contentVersion: number) => ({
-      ...{ contentVersion, releaseId: id, artefacts: ['5.0.2', '6.0.1', '7.0.10'].map(artefact) },
+      ...{ contentVersion, releaseId: id, artefacts: ['6.0.1', '7.0.10'].map(artefact) },
     });
     const bundle = { bundleDigest: '0'.repeat(64), rules: 2, vectors: 2, contentVersion: 2 };
     const release = await releases.start(id, {
@@ -295,7 +294,7 @@ describe.concurrent('the field as a stage opens, and before everybody gets the c
         buildRelease: async () => ({
           ok: true,
           bundle: { ...bundle, artefacts: ['6.0.1', '7.0.10'].map(artefact) },
-          ...{ gaps: [], excluded: [], waysBack: [], kept: [artefact('5.0.2')] },
+          ...{ gaps: [], excluded: [], waysBack: [] },
         }),
         planMatrix: async () => ({ cells: engines(plans++).map(cellFor), fleetDevices: 2 }),
         runMatrixCell: async ({ cell }) => tested(cell, cell.cellId.includes('9.9.9') ? 'fail' : 'pass'),
@@ -324,18 +323,17 @@ describe.concurrent('the field as a stage opens, and before everybody gets the c
     return { release, granted, steady: () => steady };
   };
   const both = ['6.0.1', '7.0.10'];
-  const five = 'suricata-5.0.2-00000000';
   const six = 'suricata-6.0.1-00000000';
   const seven = 'suricata-7.0.10-00000000';
 
-  test('all that is there takes part; an engine that the release is not for keeps what it has', async () => {
+  test('all that is there takes part', async () => {
     const { release, granted, steady } = await rollOut('whole-field', 2, () => both);
     expect((await release.end()).phase).toBe('completed');
     expect(granted()).toEqual([
       [1, 1],
       [2, 2],
     ]);
-    expect(steady()).toEqual([five, six, seven]);
+    expect(steady()).toEqual([six, seven]);
   });
 
   test('an engine that is excluded in mid-release is offered nothing more, and is no part of the steady content', async () => {
@@ -349,7 +347,7 @@ describe.concurrent('the field as a stage opens, and before everybody gets the c
     expect(dataOf(end, 'StageOpened').at(-1)).toMatchObject({
       thresholds: { [segmentOf('6.0.1')]: 1, [segmentOf('7.0.10')]: 2 },
     });
-    expect(steady()).toEqual([five, seven]);
+    expect(steady()).toEqual([seven]);
   });
 
   test('one that comes back after it missed a stage does not skip its canary: it waits for the next release', async () => {
@@ -360,13 +358,13 @@ describe.concurrent('the field as a stage opens, and before everybody gets the c
       [0, 2],
       [0, 3],
     ]);
-    expect(steady()).toEqual([five, seven]);
+    expect(steady()).toEqual([seven]);
   });
 
   test('one that is excluded during the last stage gets nothing by its end', async () => {
     const { release, steady } = await rollOut('excluded-last', 2, (plan) => (plan < 3 ? both : ['7.0.10']));
     expect((await release.end()).phase).toBe('completed');
-    expect(steady()).toEqual([five, seven]);
+    expect(steady()).toEqual([seven]);
   });
 
   test('one that nobody tested and that comes during the last stage holds the end of it', async () => {
@@ -382,6 +380,24 @@ describe.concurrent('the field as a stage opens, and before everybody gets the c
     const end = await release.end();
     expect(end.phase).toBe('completed');
     expect(end.types.indexOf('MatrixReopened')).toBeGreaterThan(end.types.lastIndexOf('StageOpened'));
+  });
+
+  test('what the judge finds while the field is tested once more, before everybody gets it, stops the release', async () => {
+    let watched = 0;
+    const release = await releases.start('late-regression', {
+      answers: {
+        watchStage: async ({ stage }) => {
+          watched += 1; // both stages pass; then the last one is looked at once more
+          return watched < 3
+            ? passed(stage)
+            : { outcome: 'regression', verdict: sampleVerdict, evidence: evidence(stage) };
+        },
+      },
+    });
+    const end = await release.end();
+    expect(end.phase).toBe('halted');
+    expect(end.types.filter((type) => type === 'StagePassed')).toHaveLength(1);
+    expect(release.happened).not.toContain('completeRollout');
   });
 
   test('when no engine is left nothing was tested that anybody runs: the rollout is held', async () => {
@@ -572,6 +588,8 @@ describe.concurrent('pause and hold', () => {
     const third = await release.asked('watchStage');
     expect(third.input).toMatchObject({ stage: 1, holdCleared: true });
     third.answer(passed(1));
+    // After the field the evidence is looked at once more.
+    (await release.asked('watchStage')).answer(passed(1));
     const end = await release.end();
     expect(end.types).toEqual([
       ...planned,
@@ -655,6 +673,8 @@ describe.concurrent('promote', () => {
     // A promotion is for one stage.
     expect(third.input).toMatchObject({ stage: 1, promote: false });
     third.answer(passed(1));
+    // After the field the evidence is looked at once more.
+    (await release.asked('watchStage')).answer(passed(1));
     const end = await release.end();
     expect(end.types).toEqual([...planned, ...stage, ...stage, ...completed]);
     expect(dataOf(end, 'StagePassed')).toMatchObject([

@@ -176,7 +176,7 @@ const goodAnswers = (world: World): Activities => {
     buildRelease: async () => ({
       ok: true,
       bundle: { bundleDigest: digest, rules: 2, vectors: 2, contentVersion: 2, artefacts: [] },
-      ...{ gaps: [], excluded: [], waysBack: [], kept: [] },
+      ...{ gaps: [], excluded: [], waysBack: [] },
     }),
     planMatrix: async () => ({ cells: [cellOf('ids'), cellOf('ips')], fleetDevices: 3 }),
     runMatrixCell: async ({ cell }) => tested(cell),

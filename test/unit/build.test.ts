@@ -20,6 +20,8 @@ const device = (deviceId: string, build: EngineBuild): EnrolledDevice => ({
 const six = engine('suricata', '6.0.1');
 const seven = engine('suricata', '7.0.10');
 
+const today = Date.parse('2026-11-26');
+
 /** A worker of its own: blobs, and an engine that loads every rule but those that it is told to lose. */
 const worker = (options: {
   readonly devices: readonly EnrolledDevice[];
@@ -29,6 +31,8 @@ const worker = (options: {
   /** The content of an earlier release, and when it had completed. */
   readonly released?: readonly SourceFile[];
   readonly releasedSince?: string;
+  /** The last one now, where it is another. */
+  readonly releasedLast?: readonly SourceFile[];
   /** Steady content: rules by engine id. */
   readonly steady?: Readonly<Record<string, string>>;
 }) => {
@@ -65,12 +69,16 @@ const worker = (options: {
     history: {
       sourceAt: async (_family: string, time: number) =>
         options.released && Date.parse(options.releasedSince ?? '') <= time
-          ? await put(encodeBundle(options.released))
+          ? await put(
+              encodeBundle(
+                time === (options.now ?? today) ? (options.releasedLast ?? options.released) : options.released,
+              ),
+            )
           : null,
     },
     engines: { run },
     director: { nextContentVersion: async () => 2, read: async () => ({ document }) },
-    now: () => options.now ?? Date.parse('2026-11-26'),
+    now: () => options.now ?? today,
     heartbeat: () => {},
     cancelled: () => new AbortController().signal,
   } as unknown as BuildPorts;
@@ -151,16 +159,6 @@ describe('a build', () => {
     ...{ reason: 'lab', expiresAt: '2026-12-31', by: ['ann', 'bob'] },
   };
 
-  test('what an excluded engine runs stays its own', async () => {
-    const text = 'alert tcp any any -> any any (msg:"m"; sid:4; rev:1;)\n';
-    const steady = { [engineId(six)]: text, [engineId(seven)]: text };
-    const { kept } = await worker({ devices: fleet, waivers: [waiver], steady }).build(await filesOf('families/ips'));
-    const sha256 = createHash('sha256').update(text).digest('hex');
-    expect(kept).toEqual([{ engine: engineId(six), sha256, length: text.length }]);
-    const all = await worker({ devices: fleet, steady }).build(await filesOf('families/ips'));
-    expect(all.kept).toEqual([]);
-  });
-
   test('more rules that do not fit than a release can carry are a finding', async () => {
     const many = Array.from(
       { length: 10_050 },
@@ -199,5 +197,8 @@ describe('a build', () => {
     expect(await engines({ releasedSince: '2026-10-20', released: ended }, ended)).toEqual(kept);
     const later = await filesOf('families/ips', { 'support.yaml': support.replace('2026-11-01', '2026-12-01') });
     expect(await engines({ releasedSince: '2026-06-01', released: later }, ended)).toEqual(kept);
+    // An end that was withdrawn since is none: to name it again is another announcement.
+    const withdrawn = { ...told, releasedLast: files };
+    expect(await engines(withdrawn, ended)).toEqual(kept);
   });
 });

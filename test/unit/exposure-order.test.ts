@@ -92,7 +92,6 @@ const prepare = async (releaseId: string) => {
   const publish = createPublishActivities({ director });
   const { release, rollback } = await publish.signRelease({
     ...{ releaseId, family, contentVersion, artefacts, bundleDigest: 'b'.repeat(64) },
-    kept: [],
     waysBack: goodContent(before).artefacts.map(({ engine: id, sha256, length }) => ({ engine: id, sha256, length })),
   });
   await publish.publishContent({ releaseId, family, release, rollback });

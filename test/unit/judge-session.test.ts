@@ -86,12 +86,12 @@ test('evidence for going on is of the stage in force alone, and its least cell i
   const opened = two.results.findIndex(({ status }) => status.stage === 1);
   expect(opened).toBeGreaterThan(4);
   // ln E of crashes at the first bet: without any event it grows by the same in every tick.
-  const crash = ({ promote }: Session) => promote?.logs[2]?.[0] ?? Number.NaN;
+  const crash = ({ promote }: Session) => promote?.logs[1]?.[0] ?? Number.NaN;
   expect(crash(two.session)).toBeGreaterThan(0);
   expect(crash(two.session) / crash(one.session)).toBeCloseTo((9 - opened) / 9, 1);
-  // No silence deadline has passed of those that this stage opened: of that nothing is known yet.
+  // So little exposure says next to nothing yet, of any of the critical cells.
   const last = two.results.at(-1)?.status.promote;
-  expect(last).toEqual({ cell: expect.stringMatching(/^silence-/), value: 1, limit: 20 });
+  expect(last).toEqual({ cell: expect.stringMatching(/\/\*$/), value: expect.closeTo(1, 3), limit: 20 });
 });
 
 test('harmed canaries give HOLD and HALT with the counts of their cell, once', () => {

@@ -76,7 +76,11 @@ describe('an override', () => {
       { gate: 'restart', verdict: 'pass', observed: 3, operator: '==', limit: 3, details: [] },
       ...failing.map(([gate, ...vectors]) => ({
         ...{ gate, verdict: 'fail' as const, observed: vectors.length, operator: '==', limit: 0 },
-        details: vectors.map((vector) => ({ rule: 7, vector, words: 'alerted' })),
+        details: vectors.map((vector) => ({
+          ...(gate === 'budget-vector' ? {} : { rule: 7 }),
+          vector,
+          words: 'alerted',
+        })),
       })),
     ],
   });
@@ -101,6 +105,13 @@ describe('an override', () => {
     expect(covers(waiver, red(['goodware', 'agent']))).toBe(false);
     expect(covers(waiver, red(['goodware', 'sh', 'agent']))).toBe(false);
     expect(covers(waiver, red(['goodware', 'sh'], ['revert']))).toBe(false);
+    // One slow input that was signed is no other slow input, and times that were measured are not times that were not.
+    const slow = signed(red(['budget-vector', 'one'], ['budget-load']));
+    expect(covers(slow, red(['budget-vector', 'one']))).toBe(true);
+    expect(covers(slow, red(['budget-vector', 'two']))).toBe(false);
+    const [start, load] = red(['budget-load']).gates;
+    const unmeasured = { ...red(), gates: [start, { ...load, observed: 'none' }] } as CellResult;
+    expect(covers(slow, unmeasured)).toBe(false);
     expect(covers(waiver, { ...red(['goodware', 'sh']), cellId: 'suricata-6.0.1-00000000/ips' })).toBe(false);
   });
   test('of something else that went wrong is another one: it needs two people of its own', () => {

@@ -24,7 +24,7 @@ export const addEvidenceCommand = (program: Command, global: Global): void => {
     .option('--svg <file>', 'both keys over time as a picture')
     .option('--json', 'for programs: every tick and every cell')
     .description(
-      'counts, exposures and both keys of each cell, and the smallest rise that the stage excludes; exit code 3 when the judge recorded something else than its windows give',
+      'counts, exposures and both keys of each cell, and the smallest rise that the stage excludes; exit code 3 when its recorded statistics are not what its recorded counts give',
     )
     .addHelpText('after', '\nExample:\n  $ sigrel evidence ips-20261124-101500 --metric crash --svg evidence.svg')
     .action(async (id: string, options: Options) => {

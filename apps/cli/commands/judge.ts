@@ -38,7 +38,7 @@ export const addJudgeCommands = (program: Command, global: Global): void => {
     .argument('<id>', 'the release')
     .option('--json', 'for programs')
     .description(
-      'windows and decisions of a release once more from the telemetry in Kafka; exit code 3 when they are not as recorded',
+      'windows and decisions of a release once more from the telemetry in Kafka, while all of it is there (7 days); exit code 3 when they are not as recorded',
     )
     .addHelpText('after', '\nExample:\n  $ sigrel judge recompute ips-20261124-101500')
     .action(async (id: string, options: { json?: boolean }) => {
@@ -73,13 +73,17 @@ const recompute = async (global: Global, releaseId: string): Promise<Recomputed>
   const recorded = written.map(({ value }): Window => JSON.parse(new TextDecoder().decode(value)));
   const state = foldEvents(events);
   // While a release is open, the last ticks are in one of the two logs only.
-  const lastOf = (windows: readonly Window[]) => Math.max(-1, ...windows.map(({ tick }) => tick));
+  const lastOf = (windows: readonly Window[]): number => {
+    const last = new Map<number, number>();
+    for (const { partition, tick } of windows) last.set(partition, Math.max(last.get(partition) ?? -1, tick));
+    return Math.min(...last.values(), Number.POSITIVE_INFINITY);
+  };
   const until =
     state && isTerminal(state) ? Number.POSITIVE_INFINITY : Math.min(lastOf(fold.windows()), lastOf(recorded)) - 1;
   const upTo = (windows: readonly Window[]) => windows.filter(({ tick }) => tick <= until);
-  const verdicts = { windows: upTo(recorded), verdicts: verdictsIn(events) };
+  const known = { windows: upTo(recorded), verdicts: verdictsIn(events).filter(({ tick }) => tick <= until) };
   note(`${records} records, ${plural(recorded.length, 'recorded window')}`);
-  return compareRecomputed(releaseId, upTo(fold.windows()), verdicts, digestOf);
+  return compareRecomputed(releaseId, upTo(fold.windows()), known, digestOf);
 };
 
 /** A day of a large fleet. */
