@@ -17,6 +17,11 @@ export const excludeEngine = async (
 ): Promise<WaiverAnswer> => {
   const { family, engine, ...asked } = request;
   await ports.director.read(family);
+  // What nobody has would be in force and exclude nobody.
+  if (!/^[a-z][a-z-]*-.+-[0-9a-f]{8}$/.test(engine)) {
+    const words = `"${engine}" is no engine's id: expected e.g. suricata-6.0.1-38aa2c1f, as in "fleet status" and "matrix show"`;
+    throw new SigrelError('SRP_INPUT_ENGINE', words);
+  }
   return decide(ports, { ...asked, family, kind: 'exclude', target: engine, sourceDigest: null }, null);
 };
 

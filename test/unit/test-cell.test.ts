@@ -412,6 +412,20 @@ describe('the gates of a cell', () => {
     expect(gateOf('budget-load')).toMatchObject({ verdict: 'fail', observed: 'none' });
   });
 
+  test('on a busy machine, what runs of the same content differ by is no difference of contents', async () => {
+    const isNew = (input: EngineInput) => new TextDecoder().decode(input.rules).includes('sid:3;');
+    let runs = 0;
+    /** The new content always needs 320 ms; the previous one 100 ms, or what a busy machine makes of it. */
+    const timed = (busy: number) =>
+      onContent((said, input) => {
+        if (isNew(input)) return { ...said, wallMs: 320 };
+        runs += 1;
+        return { ...said, wallMs: runs % 2 === 0 ? 100 : 100 + busy };
+      });
+    expect((await grade(timed(0), { previous })).red).toEqual(['budget-load']);
+    expect((await grade(timed(400), { previous })).red).toEqual([]);
+  });
+
   test('memory that was looked at too late in one run is looked at again', async () => {
     const isNew = (input: EngineInput) => new TextDecoder().decode(input.rules).includes('sid:3;');
     let scans = 0;

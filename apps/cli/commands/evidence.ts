@@ -66,28 +66,29 @@ const say = ({ evidence, stages, releaseId }: EvidenceAnswer, cells: readonly Ex
   out(`${plural(ticks.length, 'tick')}, now in stage ${stage}; a hold needs ${thresholds.hold} on key A, a halt`);
   out(`${thresholds.A} on key A and ${thresholds.B} on key B of one cell\n`);
   for (const line of plotLines({ ...evidence, stages, title: '' })) out(line);
-  out(paint('dim', '         A, B: largest of each key (* both); ┊ a stage opens; h HOLD, H HALT\n'));
-  const columns = ['cell', 'with it', 'without', 'key A', 'key B', 'latched', 'excludes'].map((name, n) => ({
+  out(paint('dim', '         A, B: largest of each key over all cells (* both); ┊ a stage opens; h HOLD, H HALT\n'));
+  const columns = ['with it', 'without', 'key A', 'key B', 'latched', 'excludes', 'cell'].map((name, n) => ({
     name,
-    right: n > 0 && n < 5,
+    right: n < 4,
   }));
   const sorted = [...cells].sort((a, b) => b.A - a.A);
   const rows = sorted.slice(0, shown).map((cell) => {
     const trial = metrics.some(({ id, trial: of }) => id === cell.metric && of === 'window');
     const counts = (events: number, exposure: number) => `${events} in ${rounded(exposure)}${trial ? '' : ' h'}`;
     return [
-      ...[cell.cell, counts(cell.x, cell.treated), counts(cell.y, cell.control), rounded(cell.A), rounded(cell.B)],
+      ...[counts(cell.x, cell.treated), counts(cell.y, cell.control), rounded(cell.A), rounded(cell.B)],
       [cell.latchedA === null ? '' : `A ${cell.latchedA}`, cell.latchedB === null ? '' : `B ${cell.latchedB}`].join(
         ' ',
       ),
-      cell.excludes === null ? 'nothing' : `+${rounded(cell.excludes)}${trial ? ' per trial' : '/h'}`,
+      cell.excludes === null ? 'nothing' : `+${rounded(cell.excludes)}${trial ? '/trial' : '/h'}`,
+      cell.cell,
     ];
   });
   out(table(columns, rows));
   if (sorted.length > shown) out(`and ${sorted.length - shown} more: --json has them, --metric and --segment choose`);
   out(
     wrap(
-      '\nexcludes: the smallest rise above three times the rate without it that the evidence of this stage rules out at 5 %; whatever is smaller, this stage cannot see yet',
+      '\nlargest key A first; latched: the tick at which a key had reached its threshold; excludes: the smallest rise above three times the rate without it that the evidence of this stage rules out at 5 %; whatever is smaller, this stage cannot see yet',
       '',
     ),
   );

@@ -98,6 +98,10 @@ const verdictsIn = (events: readonly StoredEvent[]): readonly Verdict[] =>
   });
 
 const sayRecomputed = ({ windows, ticks, verdicts, differences }: Recomputed): void => {
+  if (windows === 0 && differences.length === 0) {
+    out('there is no window of this release: nobody was offered it, or no tick is over');
+    return;
+  }
   out(`${plural(windows, 'window')} of ${plural(ticks, 'tick')} made once more`);
   for (const { kind, cell, tick, statA, statB } of verdicts) {
     const keys = `key A ${statA.toPrecision(6)}, key B ${statB.toPrecision(6)}`;
