@@ -6,6 +6,7 @@ import type { Family } from '../../../domain/content/family.ts';
 import { type ContentFinding, findReusedIds, type Rule } from '../../../domain/content/rules.ts';
 import { SigrelError } from '../../../domain/errors.ts';
 import type { Divergence } from '../../../domain/matrix/divergence.ts';
+import { isPromised } from '../../../domain/matrix/plan.ts';
 import { type RuleRow, type RuleVerdict, ruleRows } from '../../../domain/matrix/rule-matrix.ts';
 import type { CellResult, RuleId } from '../../../domain/release.ts';
 import { firstFault, plural } from '../../../domain/timeline.ts';
@@ -54,8 +55,12 @@ export const addLintCommand = (program: Command, global: Global): void => {
       }
       const { family } = loaded;
       const previous = options.previous === undefined ? null : await readPrevious(options.previous, family);
-      const findings = [...policyFindings(family), ...findReusedIds(family.rules, previous ?? [])];
       const packs = await acquirePacks(progress, options.engine ?? packsOf(family.language.engines));
+      const findings = [
+        ...policyFindings(family),
+        ...findReusedIds(family.rules, previous ?? []),
+        ...(options.engine === undefined ? supportFindings(family, packs) : []),
+      ];
       checkEngines(packs, family);
       const tools = createMatrixTools(createEngines(progress), join(cacheRoot(), 'cells'));
       const builds = packs.map(({ build }) => build);
@@ -99,6 +104,17 @@ export const addLintCommand = (program: Command, global: Global): void => {
 const policyFindings = (family: Family): readonly ContentFinding[] => {
   const parsed = parsePolicy(family.policy);
   return parsed.ok ? [] : parsed.findings.map((finding) => ({ ...finding, file: 'policy.yaml' }));
+};
+
+/** Versions that were promised and that nobody can test: their cells would block every release. */
+const supportFindings = (family: Family, packs: readonly Pack[]): readonly ContentFinding[] => {
+  const known = new Set(packs.map(({ build }) => `${build.name}@${build.version}`));
+  const promised = family.support.filter((one) => isPromised(one, Date.now()) && !known.has(one.engine));
+  return promised.map(({ engine }) => ({
+    code: 'support',
+    message: `there is no pack of ${engine}: its cells cannot be tested and block every release; known are ${[...known].join(', ')}`,
+    file: 'support.yaml',
+  }));
 };
 
 /** The rules of another folder of the same language. Throws SRP_INPUT_PREVIOUS. */
@@ -177,7 +193,7 @@ const sayRules = (family: Family, rows: readonly RuleRow[], anyRed: boolean): vo
   const wrong = rows.filter((row) => some(row, isSaid));
   const along = rows.filter((row) => !wrong.includes(row) && some(row, (verdict) => verdict === 'refused-along'));
   if (wrong.length === 0) {
-    const green = paint('green', 'fit every engine');
+    const green = paint('green', 'fit every engine that was tested');
     out(anyRed ? '\nno rule is to blame: see the cells above' : `\nall ${plural(rows.length, 'rule')} ${green}`);
     return;
   }
