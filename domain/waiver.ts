@@ -33,9 +33,15 @@ const isAbout = (waiver: Waiver, request: WaiverRequest, failures: readonly stri
   waiver.sourceDigest === request.sourceDigest &&
   JSON.stringify(waiver.failures ?? []) === JSON.stringify(failures);
 
-/** Nothing is let pass that was not looked at: no cell without a result, or where the engine loaded nothing, or in doubt. */
-export const canBeOverridden = ({ verdict, rulesLoaded }: Pick<CellResult, 'verdict' | 'rulesLoaded'>): boolean =>
-  verdict === 'fail' && rulesLoaded !== null && rulesLoaded > 0;
+/**
+ * Nothing is let pass that was not looked at: no cell without a result, or where the engine loaded nothing, or took no
+ * known-good rule, or in doubt.
+ */
+export const canBeOverridden = ({ verdict, rulesLoaded, gates }: CellResult): boolean =>
+  verdict === 'fail' &&
+  rulesLoaded !== null &&
+  rulesLoaded > 0 &&
+  gates.every((one) => one.gate !== 'controls' || one.verdict === 'pass');
 
 /** A result names at least so many details of a gate, wherever it is read. */
 const named = 3;

@@ -93,7 +93,9 @@ export const gateControls = (expected: ControlCounts, runs: ControlRuns): GateRe
     ...(run.loaded === good ? [] : [{ words: `the engine accepted ${run.loaded} of ${good} known-good rules` }]),
     ...(over === skip ? [] : [{ words: `the engine passed over ${over} of ${skip} rules that it must not load` }]),
   ];
-  return gate('controls', right ? 'pass' : 'void', observed, '==', limit, details);
+  // An engine that takes nothing at all is told from one that cannot tell good from bad: it is red, and devices have it so.
+  const wrong = run.loaded === 0 && missing.length === mustMatch.length ? 'fail' : 'void';
+  return gate('controls', right ? 'pass' : wrong, observed, '==', limit, details);
 };
 
 /** `notLoaded`: by id, what the engine did not take, with its words; null: not known. */

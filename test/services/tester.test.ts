@@ -8,6 +8,7 @@ import type { MatrixTools } from '../../domain/matrix/run-cell.ts';
 import { type TestedCell, testCell } from '../../domain/matrix/test-cell.ts';
 import type { EngineRunner } from '../../domain/ports.ts';
 import type { Cell, EngineBuild } from '../../domain/release.ts';
+import { canBeOverridden } from '../../domain/waiver.ts';
 import { controlsDigest, digestOf, digestOfBytes, runnerDigest, testDigest } from '../../infra/content/digests.ts';
 import { loadFamily } from '../../infra/content/load-family.ts';
 import { defaultLimits } from '../../infra/engines/isolated.ts';
@@ -68,9 +69,11 @@ describe('an engine that was replaced', () => {
     expect(reasons(tested)[0]).toEqual(['controls', 'void', expect.stringContaining('0 refused')]);
   });
 
-  test('always says no: nothing is loaded, and known-good was refused', async () => {
+  test('always says no: red, since nothing is loaded, known-good neither; nobody can let it pass', async () => {
     const tested = await grade(await stub('no', 'say 0 "$count"'));
-    expect(tested.result.verdict).toBe('void');
+    expect(tested.result.verdict).toBe('fail');
+    expect(canBeOverridden(tested.result)).toBe(false);
+    expect(reasons(tested)[0]).toEqual(['controls', 'fail', expect.stringContaining('0 accepted')]);
     expect(reasons(tested).map(([gate]) => gate)).toContain('rules-loaded');
     expect(tested.result.rulesLoaded).toBe(0);
   });

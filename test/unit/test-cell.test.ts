@@ -167,13 +167,20 @@ describe('the gates of a cell', () => {
 
   test.each<[string, Change]>([
     ['a known-bad rule is accepted', (said) => ({ ...said, loaded: said.loaded + said.failed, failed: 0 })],
-    ['everything is refused', (said) => ({ ...said, loaded: 0, failed: said.loaded + said.failed, alerts: [] })],
     ['a rule that must be skipped is loaded', (said) => ({ ...said, loaded: said.loaded + 1, skipped: 0 })],
     ['the control does not alert', (said) => ({ ...said, alerts: [] })],
     ['the engine dies on the controls', () => dead],
   ])('%s: the cell is void even when the content looks good', async (_name, change) => {
     const { verdict } = await grade((said, input, run) => (run === 1 ? change(said, input, run) : said));
     expect(verdict).toBe('void');
+  });
+
+  test('everything is refused, known-good too: red, also when the content looks good', async () => {
+    const refuses: Change = (said, _input, run) =>
+      run === 1 ? { ...said, loaded: 0, failed: said.loaded + said.failed, alerts: [] } : said;
+    const { verdict, red, result } = await grade(refuses, { previous });
+    expect([verdict, red]).toEqual(['fail', ['controls']]);
+    expect(result.gates.map(({ gate }) => gate)).not.toContain('revert');
   });
 
   test('an engine that does not know conditions refuses what it should skip, which is right too', async () => {
