@@ -184,7 +184,7 @@ const tell = async (config: Config, setting: Setting, story: Story): Promise<Tol
     ...(report.ok ? [] : ['its log is whole']),
     ...story.checks(report.events, state).flatMap((check) => (check.ok ? [] : [check.expected])),
   ];
-  if (story.name === 'misfit') sayRedCells(state);
+  sayRedCells(state);
   out(
     `  ${failed.length === 0 ? paint('green', 'as told') : paint('red', 'NOT as told')}: ${story.result(report.events, state)}`,
   );
@@ -347,11 +347,13 @@ const summarise = (
   const ui = readServers(config.stateDir).temporal?.uiUrl;
   out(`\n${paint('bold', 'Summary')}, as Kafka has it (${duration(Date.now() - more.started)} in all)`);
   out(table(columns, rows));
-  out(`\npostmortem of the halted release: ${relative(process.cwd(), more.postmortem)}`);
+  out(`\npostmortem of the last release: ${relative(process.cwd(), more.postmortem)}`);
   if (!more.keep) out(`\nIts data are kept. To look deeper, start its servers again:\n  ./sigrel ${flag} up --detach`);
   out(`\nLook deeper:`);
   out(`  ./sigrel ${flag} timeline demo-${folders.harm}`);
   out(`  ./sigrel ${flag} replay demo-${folders.harm} --at 18`);
+  out(`  ./sigrel ${flag} evidence demo-${folders.harm}`);
+  out(`  ./sigrel ${flag} judge recompute demo-${folders.harm}`);
   out(`  ./sigrel ${flag} matrix show demo-${folders.misfit}`);
   out(`  ./sigrel ${flag} release get demo-${folders.good}`);
   out(`  ./sigrel ${flag} verify demo-${folders.good}`);
