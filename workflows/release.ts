@@ -132,20 +132,24 @@ const untilCancelled = async <T>(run: Run, work: () => Promise<T>): Promise<T | 
 const rollOut = async (run: Run): Promise<void> => {
   const stages = run.state().rollout?.stages ?? [];
   const index = run.state().rollout?.passed ?? 0;
-  const verdict = await runStage(run, index);
-  if (verdict === 'halt') return haltRelease(run);
+  const passed = await runStage(run, index);
+  if (passed === 'halt') return haltRelease(run);
   if (index + 1 < stages.length) {
     await continueAsNew<typeof releaseWorkflow>({ ...run.input, carried: run.recorder.recorded() });
   }
-  await complete(run);
+  await complete(run, passed.engines);
 };
 
-/** Opens and watches one stage until it has passed and this run has nothing left to do, or the release has to be halted. */
-const runStage = async (run: Run, index: number): Promise<'passed' | 'halt'> => {
+/**
+ * Opens and watches one stage until it has passed and this run has nothing left to do, or the release has to be halted.
+ * `engines`: those of the field when the last stage passed.
+ */
+const runStage = async (run: Run, index: number): Promise<'halt' | { readonly engines: readonly EngineId[] }> => {
   const { releaseId, family, policy } = run.input;
   let granted = false;
   let passed = false;
-  let fleetAt = Number.NEGATIVE_INFINITY;
+  /** The field as it was when it was looked at last, before everybody gets the content. */
+  let fleet: { readonly engines: readonly EngineId[]; readonly at: number } | null = null;
   let stopped = false;
   let thawing: Promise<unknown> | null = null;
   for (;;) {
@@ -177,7 +181,7 @@ const runStage = async (run: Run, index: number): Promise<'passed' | 'halt'> => 
         thawing = null;
         // The stage may have passed before the stop, long ago: field and evidence are looked at as they are now.
         passed = false;
-        fleetAt = Number.NEGATIVE_INFINITY;
+        fleet = null;
         // What this stage adds was not granted when the judge's verdict came between: it is asked for again, which changes
         // nothing where it was. Not thawed: the judge is against it, and the watch says so.
         granted &&= !thawed.value.thawed;
@@ -197,7 +201,7 @@ const runStage = async (run: Run, index: number): Promise<'passed' | 'halt'> => 
       // What is asked before everything is recorded and everybody is answered is dealt with here: the next run, or the
       // end, begins with nothing half done.
       const settled = () => condition(() => run.recorder.isDurable() && allHandlersFinished());
-      if ((await run.unlessInterrupted(settled)).done) return 'passed';
+      if ((await run.unlessInterrupted(settled)).done) return { engines: fleet?.engines ?? [] };
       continue;
     }
     const watched = await run.unlessInterrupted(() =>
@@ -214,13 +218,12 @@ const runStage = async (run: Run, index: number): Promise<'passed' | 'halt'> => 
     );
     if (!watched.done) continue;
     const isLast = index + 1 === state.rollout?.stages.length;
-    if (watched.value.outcome === 'passed' && isLast && Date.now() - fleetAt > Math.max(policy.tickMs, sameMomentMs)) {
+    const isRecent = fleet !== null && Date.now() - fleet.at <= Math.max(policy.tickMs, sameMomentMs);
+    if (watched.value.outcome === 'passed' && isLast && !isRecent) {
       // What follows gives the content to everybody: no engine may get it that came, or was excluded, during this stage. A
       // matrix may take minutes, so that the evidence is looked at once more.
       const engines = await testedFleet(run, index, seen);
-      if (engines === null) continue;
-      run.noteFielded(engines);
-      fleetAt = Date.now();
+      if (engines !== null) fleet = { engines, at: Date.now() };
       continue;
     }
     passed = noteOutcome(run, index, watched.value);
@@ -326,16 +329,15 @@ const noteOutcome = (run: Run, index: number, outcome: StageOutcome): boolean =>
   }
 };
 
-const complete = async (run: Run): Promise<void> => {
+/** `engines`: those of the field now. */
+const complete = async (run: Run, engines: readonly EngineId[]): Promise<void> => {
   const { releaseId, family } = run.input;
   const signed = run.state().manifest?.release;
   if (!signed) throw ApplicationFailure.nonRetryable('no signed content', 'SRP_BUG_MANIFEST');
   // Steady content goes to every device of the engines that it has something for: those that took part in every stage.
   const { rollout: plan } = run.state();
   const behind = enginesBehind(plan?.thresholds ?? {}, plan?.stages.at(-1));
-  const artefacts = signed.artefacts.filter(
-    ({ engine }) => (run.fielded()?.includes(engine) ?? false) && !behind.has(engine),
-  );
+  const artefacts = signed.artefacts.filter(({ engine }) => engines.includes(engine) && !behind.has(engine));
   const content = { ...signed, artefacts };
   run.close();
   const { counts } = await CancellationScope.nonCancellable(() =>
@@ -433,7 +435,6 @@ const openRun = (input: ReleaseInput): Run => {
   let attention = 0;
   let promotion: messages.PersonRequest | null = null;
   let frozen = 0;
-  let fielded: readonly EngineId[] | null = null;
   let closed = false;
 
   const state = (): ReleaseState => {
@@ -515,10 +516,6 @@ const openRun = (input: ReleaseInput): Run => {
     clearPromotion: () => {
       promotion = null;
     },
-    noteFielded: (engines) => {
-      fielded = engines;
-    },
-    fielded: () => fielded,
     noteFrozen: () => {
       frozen += 1;
     },

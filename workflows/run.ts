@@ -1,6 +1,5 @@
 /** What the parts of a release's workflow share: the run, and the two ends that several of them come to. */
 import type { RolloutPolicy } from '../domain/policy.ts';
-import type { EngineId } from '../domain/release.ts';
 import type { ReleaseState } from '../domain/release-state.ts';
 import type * as messages from './messages.ts';
 import { byWorkflow, type Recorded, type Recorder } from './recorder.ts';
@@ -32,9 +31,6 @@ export type Run = {
   ) => Promise<{ done: true; value: T } | { done: false }>;
   readonly promotion: () => messages.PersonRequest | null;
   readonly clearPromotion: () => void;
-  /** Engines of the field when the last stage passed; null before. */
-  readonly fielded: () => readonly EngineId[] | null;
-  readonly noteFielded: (engines: readonly EngineId[]) => void;
   /** A freeze took effect: whoever asked for it may be told. */
   readonly noteFrozen: (directorVersion: number) => void;
   /** From now on the content becomes the steady one: a stop would come too late to be one, and is refused. */
