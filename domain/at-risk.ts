@@ -40,18 +40,19 @@ const eventColumn = (metric: number, arm: Exclude<Arm, 'none'>): number => metri
 const exposureColumn = (metric: number, arm: Exclude<Arm, 'none'>): number => metric * 4 + (arm === 'treated' ? 2 : 3);
 
 /**
- * Folds one record (append time in ms, offset in the partition) and returns the windows of the ticks it closed. `state` is
- * changed in place and returned. A record below `state.nextOffset` was folded before and changes nothing.
+ * Folds one record (append time in ms, offset in the partition; null: not written by sigrel, only its place is noted) and
+ * returns the windows of the ticks it closed. `state` is changed in place and returned. A record below `state.nextOffset` was folded before and changes nothing.
  */
 export const foldRecord = (
   state: PartitionState,
-  record: TelemetryRecord,
+  record: TelemetryRecord | null,
   appendedAt: number,
   offset: number,
   bucketOf: BucketOf,
 ): { readonly state: PartitionState; readonly windows: readonly Window[] } => {
   if (offset < state.nextOffset) return { state, windows: [] };
   state.nextOffset = offset + 1;
+  if (record === null) return { state, windows: [] };
   state.now = Math.max(state.now, appendedAt);
   const windows: Window[] = [];
   for (const release of state.releases.values()) advance(state, release, offset, windows);

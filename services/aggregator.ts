@@ -60,13 +60,10 @@ export const startAggregator = async (options: {
         for (const message of messages) {
           const offset = Number(message.offset);
           const record = decodeTelemetry(message.value);
-          if (record === null) {
+          if (record === null)
             log('error', { topic, partition, offset }, 'a record that is no telemetry record was left out');
-            state.nextOffset = Math.max(state.nextOffset, offset + 1);
-            continue;
-          }
           windows.push(...foldRecord(state, record, Number(message.timestamp), offset, bucketOf).windows);
-          if ('report' in record && record.report.body.kind === 'poll') {
+          if (record !== null && 'report' in record && record.report.body.kind === 'poll') {
             saver.polled(record.report.deviceId, record.report.body, offset);
           }
         }

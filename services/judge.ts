@@ -7,7 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Kafka, KafkaMessage } from 'kafkajs';
 import {
   acceptWindow,
-  foldNextTick,
+  foldTicks,
   forkOf,
   newSession,
   type PendingWindow,
@@ -130,9 +130,7 @@ const takeWindow = async (
   const outcome = acceptWindow(session, window, digest);
   if (outcome === 'kept') {
     kept.push({ window, digest });
-    for (let result = foldNextTick(session, context); result !== null; result = foldNextTick(session, context)) {
-      results.push(result);
-    }
+    results.push(...foldTicks(session, context));
   } else if (outcome === 'folded') {
     // Ticks of this very batch are not in the table yet.
     const known =

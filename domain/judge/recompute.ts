@@ -6,7 +6,7 @@ import { emptyState, foldRecord } from '../at-risk.ts';
 import type { BucketOf } from '../exposure.ts';
 import type { Verdict } from '../release.ts';
 import type { TelemetryRecord, Window } from '../telemetry.ts';
-import { acceptWindow, type DigestOf, foldNextTick, newSession } from './session.ts';
+import { acceptWindow, type DigestOf, foldTicks, newSession } from './session.ts';
 
 /** Folds the records of every partition as they come, each partition in its order, and keeps the windows of one release. */
 export const createWindowFold = (options: {
@@ -22,10 +22,6 @@ export const createWindowFold = (options: {
     take: (partition: number, offset: number, at: number, record: TelemetryRecord | null): void => {
       const state = states[partition];
       if (state === undefined) throw new RangeError(`partition ${partition} of ${partitions}`);
-      if (record === null) {
-        state.nextOffset = Math.max(state.nextOffset, offset + 1);
-        return;
-      }
       const folded = foldRecord(state, record, at, offset, bucketOf);
       windows.push(...folded.windows.filter((window) => window.releaseId === releaseId));
     },
@@ -69,16 +65,12 @@ export const compareRecomputed = (
 
   const session = newSession(releaseId);
   const context = { digestOf, codeVersion: 'recomputed' };
-  const verdicts: Verdict[] = [];
   for (const window of windows) acceptWindow(session, window, digestOf(window));
-  let ticks = 0;
-  for (let result = foldNextTick(session, context); result !== null; result = foldNextTick(session, context)) {
-    ticks += 1;
-    verdicts.push(...result.verdicts);
-  }
+  const ticks = foldTicks(session, context);
+  const verdicts = ticks.flatMap((tick) => tick.verdicts);
   if (session.refused !== null) differences.push(`the windows cannot be folded: ${session.refused}`);
   differences.push(...compareVerdicts(verdicts, recorded.verdicts));
-  return { windows: windows.length, ticks, verdicts, differences };
+  return { windows: windows.length, ticks: ticks.length, verdicts, differences };
 };
 
 /** A HOLD that came in the tick of a HALT, or after the end, is in no event; what an event names must be found again. */

@@ -129,8 +129,16 @@ const keep = (session: Session, one: PendingWindow): void => {
   session.pending.set(tick, waiting.set(partition, one));
 };
 
-/** Folds the next tick when every partition has delivered it; null when one is missing or the session refuses. */
-export const foldNextTick = (session: Session, context: SessionContext): TickResult | null => {
+/** Folds every tick that all partitions have delivered, up to the first one that lacks some, or until the session refuses. */
+export const foldTicks = (session: Session, context: SessionContext): TickResult[] => {
+  const results: TickResult[] = [];
+  for (let result = foldNextTick(session, context); result !== null; result = foldNextTick(session, context))
+    results.push(result);
+  return results;
+};
+
+/** null when a partition is missing or the session refuses. */
+const foldNextTick = (session: Session, context: SessionContext): TickResult | null => {
   if (session.refused !== null) return null;
   const tick = nextTick(session);
   const waiting = session.pending.get(tick);

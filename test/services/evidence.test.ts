@@ -4,7 +4,7 @@ import type { Kafka } from 'kafkajs';
 import { afterAll, afterEach, beforeAll, expect, inject, test } from 'vitest';
 import { emptyState, foldRecord } from '../../domain/at-risk.ts';
 import { planStages } from '../../domain/exposure.ts';
-import { acceptWindow, foldNextTick, newSession, type TickResult } from '../../domain/judge/session.ts';
+import { acceptWindow, foldTicks, newSession, type TickResult } from '../../domain/judge/session.ts';
 import { defaultPolicy, type RolloutPolicy } from '../../domain/policy.ts';
 import type { EnrolledDevice } from '../../domain/ports.ts';
 import { engineId, type FailMode, segmentKey, type Verdict } from '../../domain/release.ts';
@@ -163,8 +163,7 @@ const recompute = async (releaseId: string) => {
   const context = { digestOf, codeVersion };
   for (const window of windows.filter((one) => one.releaseId === releaseId)) {
     acceptWindow(session, window, digestOf(window));
-    for (let one = foldNextTick(session, context); one !== null; one = foldNextTick(session, context))
-      results.push(one);
+    results.push(...foldTicks(session, context));
   }
   return {
     evidence: results.map((result) => result.evidence),

@@ -2,6 +2,7 @@
 import { planStages } from '../../domain/exposure.ts';
 import type { RolloutPolicy } from '../../domain/policy.ts';
 import type { Cell, CellResult, Content, Counts, StageEvidence, Verdict } from '../../domain/release.ts';
+import type { JudgeStatus } from '../../domain/stage-rule.ts';
 import type { NumberedEvent, ReleaseEvent } from '../../events/catalogue.ts';
 
 const segment = 'suricata-7.0.10-00000000/fail-open';
@@ -139,3 +140,11 @@ export const number = (events: readonly ReleaseEvent[], streamId = 'r-1'): Numbe
     correlationId: streamId,
     workflow: { workflowId: `release/${streamId}`, runId: 'run-1' },
   }));
+
+/** A judge that has seen one stage and nothing wrong. */
+export const judgeStatus = (changes: Partial<JudgeStatus> = {}): JudgeStatus => ({
+  ...{ releaseId: 'r1', lastTick: 5, lastWindowClosedAt: 0, stage: 0, statA: 0, statB: 0, leading: '' },
+  ...{ counts: {}, exposed: {}, openTrials: {}, firstHarmAt: null, hold: null, halt: null },
+  promote: { cell: 'crash/*', value: 30, limit: 20 },
+  ...changes,
+});

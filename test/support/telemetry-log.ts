@@ -81,6 +81,22 @@ export const newLog = () => {
   };
 };
 
+/** 8 canaries beside 200 controls, all of whom poll every second; `harmed` of the canaries crash in tick 2. */
+export const crashStory = (ticks: number, harmed = 8): readonly LogRecord[] => {
+  const log = newLog();
+  const canaries = Array.from({ length: 8 }, (_, n) => `t${n}`);
+  const controls = Array.from({ length: 200 }, (_, n) => `c${n}`);
+  for (const id of [...canaries, ...controls]) log.poll(-500, id);
+  log.open(0);
+  for (const id of canaries) log.offer(100, id);
+  for (let at = 1_500; at < ticks * 1_000; at += 1_000) {
+    for (const id of [...canaries, ...controls]) log.poll(at, id);
+    if (at === 2_500) for (const id of canaries.slice(0, harmed)) log.harm(at, id);
+  }
+  log.clock(ticks * 1_000 + 50);
+  return log.records;
+};
+
 /** Folds a log; `restartEvery` n: after every n records the state goes through JSON, as after a crash. */
 export const foldLog = (records: readonly LogRecord[], restartEvery?: number) => {
   let state: PartitionState = emptyState(0, 1);

@@ -5,9 +5,8 @@ import { createLiveView } from '../../apps/cli/watch.ts';
 import { defaultPolicy } from '../../domain/policy.ts';
 import type { Counts } from '../../domain/release.ts';
 import { foldEvents, type Phase, phases, type ReleaseState, terminalPhases } from '../../domain/release-state.ts';
-import type { JudgeStatus } from '../../domain/stage-rule.ts';
 import type { ReleaseEvent } from '../../events/catalogue.ts';
-import { number, type SampleKind, sampleStream, sampleVerdict } from '../support/streams.ts';
+import { judgeStatus, number, type SampleKind, sampleStream, sampleVerdict } from '../support/streams.ts';
 
 afterEach(() => {
   vi.unstubAllEnvs();
@@ -68,19 +67,10 @@ const late = 'suricata-8.0.7-11111111/fail-closed';
 const seen = (own: number): Counts[string] => ({
   ...{ enrolled: 100_000, offered: own, installed: own, healthy: own, harmed: own, recovered: own },
 });
-const judge: JudgeStatus = {
-  ...{ releaseId: 'r-1', lastTick: 12, lastWindowClosedAt: 0, stage: 0, statA: 98_765.4, statB: 0.01 },
-  leading: `silence-first/${segment}`,
+const judge = judgeStatus({
+  ...{ releaseId: 'r-1', lastTick: 12, statA: 98_765.4, statB: 0.01, leading: `silence-first/${segment}` },
   counts: { [segment]: seen(123_456) },
-  ...{
-    exposed: {},
-    openTrials: {},
-    promote: { cell: 'crash/*', value: 30, limit: 20 },
-    firstHarmAt: null,
-    hold: null,
-    halt: null,
-  },
-};
+});
 
 const widest = (text: string): string =>
   plain(text)

@@ -1,28 +1,14 @@
 import { describe, expect, test } from 'vitest';
 import { plotLines, plotSvg } from '../../apps/cli/plot.ts';
 import { type Explanation, explainEvidence } from '../../domain/judge/explain.ts';
-import { acceptWindow, foldNextTick, newSession, type TickResult } from '../../domain/judge/session.ts';
-import { foldLog, newLog, policy, segment } from '../support/telemetry-log.ts';
+import { acceptWindow, foldTicks, newSession, type TickResult } from '../../domain/judge/session.ts';
+import { crashStory, foldLog, policy, segment } from '../support/telemetry-log.ts';
 
-/** 8 canaries beside 200 controls; `harmed` of the canaries crash in tick 2. Six ticks. */
 const judged = (harmed: number): readonly TickResult[] => {
-  const log = newLog();
-  const canaries = Array.from({ length: 8 }, (_, n) => `t${n}`);
-  const controls = Array.from({ length: 200 }, (_, n) => `c${n}`);
-  for (const id of [...canaries, ...controls]) log.poll(-500, id);
-  log.open(0);
-  for (const id of canaries) log.offer(100, id);
-  for (let at = 1_500; at < 6_000; at += 1_000) {
-    for (const id of [...canaries, ...controls]) log.poll(at, id);
-    if (at === 2_500) for (const id of canaries.slice(0, harmed)) log.harm(at, id);
-  }
-  log.clock(6_050);
   const context = { digestOf: (value: unknown) => JSON.stringify(value), codeVersion: 'test' };
   const session = newSession('r1');
-  for (const window of foldLog(log.records).windows) acceptWindow(session, window, context.digestOf(window));
-  const results: TickResult[] = [];
-  for (let one = foldNextTick(session, context); one !== null; one = foldNextTick(session, context)) results.push(one);
-  return results;
+  for (const window of foldLog(crashStory(6, harmed)).windows) acceptWindow(session, window, context.digestOf(window));
+  return foldTicks(session, context);
 };
 const explain = (results: readonly TickResult[]): Explanation =>
   explainEvidence(

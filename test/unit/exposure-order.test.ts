@@ -14,7 +14,7 @@ import type { JudgeStatus } from '../../domain/stage-rule.ts';
 import type { ControlRecord } from '../../domain/telemetry.ts';
 import { createFileBlobs } from '../../infra/store/blobs.ts';
 import { createDirectorStore } from '../../infra/tuf/director-store.ts';
-import { sampleVerdict } from '../support/streams.ts';
+import { judgeStatus, sampleVerdict } from '../support/streams.ts';
 
 const engine = { name: 'suricata', version: '7.0.10', packageVersion: '1:7.0.10-1', digest: 'a'.repeat(64) };
 const segment = `${engineId(engine)}/fail-open`;
@@ -48,19 +48,8 @@ beforeEach(async () => {
 /** The judge's last window ends now, and nothing speaks against the release. */
 let status: () => JudgeStatus | null;
 const evidence = { judgeStatus: async () => status() };
-const freshStatus = (changes: Partial<JudgeStatus> = {}): JudgeStatus => ({
-  ...{ releaseId: 'r1', lastTick: 5, lastWindowClosedAt: Date.now(), stage: 0, statA: 0, statB: 0, leading: '' },
-  ...{
-    counts: {},
-    exposed: {},
-    openTrials: {},
-    promote: { cell: 'crash/*', value: 30, limit: 20 },
-    firstHarmAt: null,
-    hold: null,
-    halt: null,
-  },
-  ...changes,
-});
+const freshStatus = (changes: Partial<JudgeStatus> = {}): JudgeStatus =>
+  judgeStatus({ lastWindowClosedAt: Date.now(), ...changes });
 
 const halt = () => createHaltActivities({ director, evidence, now: Date.now });
 const rollout = () =>

@@ -4,7 +4,7 @@ import { emptyState, foldRecord } from '../../domain/at-risk.ts';
 import { startMass } from '../../domain/judge/policy.ts';
 import {
   acceptWindow,
-  foldNextTick,
+  foldTicks,
   newSession,
   type PendingWindow,
   restoreSession,
@@ -29,12 +29,8 @@ const windowsOf = (records: readonly LogRecord[]): Window[] =>
   }).flat();
 
 const take = (session: Session, window: Window): TickResult[] => {
-  const results: TickResult[] = [];
-  if (acceptWindow(session, window, context.digestOf(window)) !== 'kept') return results;
-  for (let result = foldNextTick(session, context); result !== null; result = foldNextTick(session, context)) {
-    results.push(result);
-  }
-  return results;
+  if (acceptWindow(session, window, context.digestOf(window)) !== 'kept') return [];
+  return foldTicks(session, context);
 };
 const takeAll = (windows: readonly Window[], session = newSession('r1')) => ({
   session,

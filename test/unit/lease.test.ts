@@ -4,7 +4,7 @@ import type { DirectorStore } from '../../domain/ports.ts';
 import { type JudgeStatus, refuseRenewal } from '../../domain/stage-rule.ts';
 import { silent } from '../../infra/kafka/client.ts';
 import { startLeaseRenewal } from '../../services/lease.ts';
-import { sampleVerdict } from '../support/streams.ts';
+import { judgeStatus, sampleVerdict } from '../support/streams.ts';
 
 const now = 1_000_000;
 const lease = { startedAt: now - 60_000, leaseMs: 6_000, freshMs: 3_000, holdCleared: false };
@@ -13,19 +13,8 @@ const documentOf = (mode: DirectorDocument['mode'], changes: Partial<typeof leas
   ...{ family: 'ips', directorVersion: 7, mode, steady: { ...content, contentVersion: 1 }, rollback: null },
   rollout: { content, salt: 's', stage: 0, thresholds: {}, lease: { ...lease, ...changes } },
 });
-const statusOf = (changes: Partial<JudgeStatus> = {}): JudgeStatus => ({
-  ...{ releaseId: 'r1', lastTick: 5, lastWindowClosedAt: now - 500, stage: 0, statA: 0, statB: 0, leading: '' },
-  ...{
-    counts: {},
-    exposed: {},
-    openTrials: {},
-    promote: { cell: 'crash/*', value: 30, limit: 20 },
-    firstHarmAt: null,
-    hold: null,
-    halt: null,
-  },
-  ...changes,
-});
+const statusOf = (changes: Partial<JudgeStatus> = {}): JudgeStatus =>
+  judgeStatus({ lastWindowClosedAt: now - 500, ...changes });
 const hold = { ...sampleVerdict, kind: 'hold' } as const;
 
 describe('a lease is renewed', () => {

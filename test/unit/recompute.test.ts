@@ -3,23 +3,14 @@ import { compareRecomputed, createWindowFold } from '../../domain/judge/recomput
 import type { Verdict } from '../../domain/release.ts';
 import type { Window } from '../../domain/telemetry.ts';
 import { digestOf } from '../../infra/content/digests.ts';
-import { bucketOf, newLog } from '../support/telemetry-log.ts';
+import { bucketOf, crashStory } from '../support/telemetry-log.ts';
 
-/** 8 canaries of 200 controls crash in tick 2; devices are spread over three partitions, control records go into each. */
+/** All canaries crash; devices are spread over three partitions, control records go into each. */
 const made = (): readonly Window[] => {
-  const log = newLog();
-  const canaries = Array.from({ length: 8 }, (_, n) => `t${n}`);
-  const controls = Array.from({ length: 200 }, (_, n) => `c${n}`);
-  for (const id of [...canaries, ...controls]) log.poll(-500, id);
-  log.open(0);
-  for (const id of canaries) log.offer(100, id);
-  for (const id of [...canaries, ...controls]) log.poll(1_500, id);
-  for (const id of canaries) log.harm(2_500, id);
-  log.clock(4_050);
   const partitions = 3;
   const fold = createWindowFold({ releaseId: 'r1', partitions, bucketOf });
   const other = createWindowFold({ releaseId: 'elsewhere', partitions, bucketOf });
-  for (const [offset, { at, record }] of log.records.entries()) {
+  for (const [offset, { at, record }] of crashStory(4).entries()) {
     for (let partition = 0; partition < partitions; partition += 1) {
       if ('report' in record && Number(record.report.deviceId.slice(1)) % partitions !== partition) continue;
       for (const one of [fold, other]) one.take(partition, offset, at, record);

@@ -2,6 +2,7 @@ import { describe, expect, test } from 'vitest';
 import { defaultPolicy, type RolloutPolicy } from '../../domain/policy.ts';
 import type { SegmentCounts, Verdict } from '../../domain/release.ts';
 import { assessStage, type JudgeStatus, type StageQuestion } from '../../domain/stage-rule.ts';
+import { judgeStatus } from '../support/streams.ts';
 
 const policy: RolloutPolicy = {
   ...defaultPolicy,
@@ -21,23 +22,13 @@ const counts = (changes: Partial<SegmentCounts> = {}): SegmentCounts => ({
   recovered: 0,
   ...changes,
 });
-const status = (changes: Partial<JudgeStatus> = {}): JudgeStatus => ({
-  releaseId: 'r1',
-  lastTick: 12,
-  lastWindowClosedAt: 112_000,
-  stage: 0,
-  statA: 0.5,
-  statB: 0.5,
-  leading: 'crash',
-  counts: { 'a/fail-open': counts(), 'b/fail-closed': counts({ enrolled: 20 }) },
-  exposed: { 'a/fail-open': 8, 'b/fail-closed': 8 },
-  openTrials: {},
-  firstHarmAt: null,
-  promote: { cell: 'crash/*', value: 30, limit: 20 },
-  hold: null,
-  halt: null,
-  ...changes,
-});
+const status = (changes: Partial<JudgeStatus> = {}): JudgeStatus =>
+  judgeStatus({
+    ...{ lastTick: 12, lastWindowClosedAt: 112_000, statA: 0.5, statB: 0.5, leading: 'crash' },
+    counts: { 'a/fail-open': counts(), 'b/fail-closed': counts({ enrolled: 20 }) },
+    exposed: { 'a/fail-open': 8, 'b/fail-closed': 8 },
+    ...changes,
+  });
 const question = (changes: Partial<StageQuestion> = {}): StageQuestion => ({
   policy,
   stage: 0,
