@@ -1,5 +1,5 @@
 /** What a device does about a director document that it has verified. The same for real devices and simulated ones. */
-import type { DeviceDecision, DirectorDocument } from './director.ts';
+import { type DeviceDecision, type DirectorDocument, grantsExposure } from './director.ts';
 import { type BucketOf, isExposed } from './exposure.ts';
 import type { Content, EngineId, SegmentKey } from './release.ts';
 
@@ -16,6 +16,7 @@ export type DeviceView = {
 /** A device only ever goes to a higher content version; without an artefact for its engine it keeps what it has. */
 export const decideDevice = (document: DirectorDocument, device: DeviceView, bucketOf: BucketOf): DeviceDecision => {
   const { mode, steady, rollout, rollback } = document;
+  const granted = grantsExposure(document);
   const inside =
     rollout !== null && isExposed(bucketOf(rollout.salt, device.deviceId), rollout.thresholds[device.segment] ?? 0);
   const take = (content: Content, needsAcknowledgement: boolean): DeviceDecision => {
@@ -26,9 +27,9 @@ export const decideDevice = (document: DirectorDocument, device: DeviceView, buc
     return fits ? { action: 'install', content, needsAcknowledgement } : { action: 'keep', why: 'no-artefact' };
   };
   if (mode === 'rollback' && rollback !== null && inside) return take(rollback, false);
-  if (mode === 'rolling' && rollout !== null && inside) return take(rollout.content, true);
+  if (granted && rollout !== null && inside) return take(rollout.content, true);
   const behind = take(steady, false);
   if (behind.action === 'install') return behind;
-  if (mode === 'frozen' && inside) return { action: 'keep', why: 'frozen' };
+  if ((mode === 'frozen' || mode === 'rolling') && !granted && inside) return { action: 'keep', why: 'frozen' };
   return rollout !== null && !inside ? { action: 'keep', why: 'holdout' } : behind;
 };

@@ -20,9 +20,33 @@ export type DirectorDocument = {
     readonly thresholds: Readonly<Record<SegmentKey, number>>;
     readonly lease: LeaseTerms;
   } | null;
+  /**
+   * A person froze the family: whatever the mode says, nobody newly takes what rolls out. It is set and taken away with the
+   * freeze in the store, by nothing else; a way back and steady content are not touched by it.
+   */
+  readonly freezeId?: string;
   /** In `rollback`: what exactly the halted cohort fetches, without acknowledgement, under the long expiry. */
   readonly rollback: Content | null;
 };
+
+/** Who stopped a whole family, and why. It stands in the store, apart from the stop of a release, until it is thawed. */
+export type FamilyFreeze = {
+  readonly freezeId: string;
+  readonly reason: string;
+  readonly by: string;
+  /** ISO 8601 in UTC. */
+  readonly at: string;
+  /** When its workflow thaws it; null: only a person does. */
+  readonly until: string | null;
+};
+
+/** The document lets devices newly take content, as long as it has not expired. */
+export const grantsExposure = ({
+  mode,
+  rollout,
+  freezeId,
+}: Pick<DirectorDocument, 'mode' | 'rollout' | 'freezeId'>): boolean =>
+  mode === 'rolling' && rollout !== null && freezeId === undefined;
 
 /** The release that the family is rolling out, stopped or not; null when none is open. */
 export const openRelease = ({ mode, rollout }: DirectorDocument): string | null =>

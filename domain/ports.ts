@@ -1,5 +1,5 @@
 /** What the core needs from the world. Adapters stand in infra/, each with an in-memory twin under one contract suite. */
-import type { DirectorDocument } from './director.ts';
+import type { DirectorDocument, FamilyFreeze } from './director.ts';
 import type { Artefact, Content, EngineBuild, FailMode, Mode, RuleId, Waiver } from './release.ts';
 import type { ReleaseState } from './release-state.ts';
 import type { JudgeStatus } from './stage-rule.ts';
@@ -166,9 +166,13 @@ export type DirectorStore = {
     family: string,
     artefacts: readonly { readonly engine: EngineBuild; readonly bytes: Uint8Array }[],
   ): Promise<Content>;
-  read(
-    family: string,
-  ): Promise<{ readonly document: DirectorDocument; readonly expiresAt: number; readonly stopped: boolean }>;
+  read(family: string): Promise<{
+    readonly document: DirectorDocument;
+    readonly expiresAt: number;
+    /** The stop marker of a release stands. */
+    readonly stopped: boolean;
+    readonly freeze: FamilyFreeze | null;
+  }>;
   /** Content versions already given out: the next release takes `next`, its rollback `next + 1`. */
   nextContentVersion(family: string, releaseId: string): Promise<number>;
   /** Signs with the content keys, k of n; one signature per key. Idempotent by release id. */
@@ -183,7 +187,8 @@ export type DirectorStore = {
   publishContent(family: string, contents: readonly Content[]): Promise<{ readonly targetsVersion: number }>;
   /**
    * Applies `change` to the current document under the lock and publishes it with this lifetime. `change` returning null
-   * leaves everything as it is. A document that raises exposure is refused (SRP_RULE_STOPPED) while a stop marker stands.
+   * leaves everything as it is. A document that raises exposure is refused while a stop marker stands (SRP_RULE_STOPPED) and
+   * while the family is frozen (SRP_HOLD_FROZEN, which passes). `freezeId` is the store's: whatever `change` says of it.
    */
   change(
     family: string,
@@ -196,10 +201,26 @@ export type DirectorStore = {
     },
   ): Promise<{ readonly document: DirectorDocument; readonly publishedAt: number }>;
   /**
-   * Signs the same document again with a new expiry, when its version is still `directorVersion`; a rolling one only while no
-   * stop marker stands.
+   * Signs the same document again with a new expiry, when its version is still `directorVersion`; one that grants exposure
+   * only while neither a stop marker nor a freeze stands.
    */
   renew(family: string, directorVersion: number, expiresInMs: number): Promise<boolean>;
+  /**
+   * Freezes the family, whatever rolls out or is about to: from its marker on nothing raises or renews exposure, also when the
+   * rest fails; from the document on no device newly takes anything. Takes the place of another freeze. Idempotent.
+   */
+  freeze(
+    family: string,
+    freeze: FamilyFreeze,
+  ): Promise<{ readonly document: DirectorDocument; readonly publishedAt: number }>;
+  /**
+   * Lifts the freeze (null: whichever stands) and grants nothing by it: what rolls out gets a lease that is over, which
+   * whoever renews it renews on evidence or not at all. `thawed` false: another freeze stands, or none.
+   */
+  thaw(
+    family: string,
+    freezeId: string | null,
+  ): Promise<{ readonly thawed: boolean; readonly document: DirectorDocument; readonly freeze: FamilyFreeze | null }>;
 };
 
 export type { Artefact };

@@ -32,10 +32,13 @@ export type DeviceReport = {
 /** Reports in one request to the gateway; one request becomes one write to the log. */
 export const reportsPerRequest = 2_000;
 
-/** The answer to one report. `acknowledgedUntil` (ms): until when the offer that the poll asked for may be taken. */
+/**
+ * The answer to one report. `acknowledgedForMs`: how long the offer that the poll asked for may be taken, counted by the device
+ * from the moment at which it asked. A length of time, no time of day: the clock of a device may be wrong.
+ */
 export type ReportResult = {
   readonly status: 'accepted' | 'duplicate' | 'rejected';
-  readonly acknowledgedUntil?: number;
+  readonly acknowledgedForMs?: number;
   readonly reason?: string;
 };
 

@@ -23,12 +23,14 @@ import { createWatches } from '../infra/postgres/watches.ts';
 import type { Progress } from '../infra/servers/progress.ts';
 import { createFileBlobs } from '../infra/store/blobs.ts';
 import { createDirectorStore } from '../infra/tuf/director-store.ts';
+import { createDirectorView } from '../infra/tuf/director-view.ts';
 import { startAggregator } from './aggregator.ts';
 import { signalRegression } from './api/releases.ts';
 import { startApi } from './api/server.ts';
 import { startGateway } from './gateway.ts';
 import { startJudge } from './judge.ts';
 import { startLeaseRenewal } from './lease.ts';
+import { createOfferCheck } from './offers.ts';
 import { startProjector } from './projector.ts';
 import { startRepository } from './repository.ts';
 import { bundleWorkflows, startWorker } from './worker.ts';
@@ -141,9 +143,9 @@ export const startServices = async (options: {
       const fleetKey = await readFleetKey(keysDir);
       const { gatewayPort: port, clockMs } = config;
       const telemetry = telemetryLog('gateway');
-      urls.gateway = until(
-        await startGateway({ telemetry, fleetKey, port, clockMs, ackMs, log: logOf('gateway') }),
-      ).url;
+      const log = logOf('gateway');
+      const offers = createOfferCheck(createDirectorView(director, storeDir), Date.now, log);
+      urls.gateway = until(await startGateway({ telemetry, fleetKey, port, clockMs, ackMs, offers, log })).url;
     }
     if (wanted.has('lease'))
       until(startLeaseRenewal({ director, evidence, watches, log: logOf('lease'), now: Date.now }));

@@ -4,6 +4,7 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import Fastify from 'fastify';
+import type { AskingPoll } from '../domain/offer.ts';
 import { isNew, markSeen, nothingSeen, type Seen } from '../domain/sequence.ts';
 import type { DeviceReport, ReportResult, ReportsAnswer } from '../domain/telemetry.ts';
 import { checkReport, deviceKey } from '../infra/device-auth.ts';
@@ -12,6 +13,10 @@ import type { GatewayLog, RefusedReport } from '../infra/kafka/telemetry-log.ts'
 import { firstIssue, requestSchema, signedReportSchema } from './report-schema.ts';
 
 export type Gateway = { readonly url: string; stop(): Promise<void> };
+
+/** What is granted at this moment: how long (ms) this device may take what its poll asks for; 0: not at all. */
+export type OfferCheck = () => Promise<(deviceId: string, poll: AskingPoll) => number>;
+type Granted = Awaited<ReturnType<OfferCheck>>;
 
 type Checked =
   | { readonly kind: 'fresh' | 'duplicate'; readonly report: DeviceReport }
@@ -29,9 +34,10 @@ export const startGateway = async (options: {
   readonly port: number;
   readonly clockMs: number;
   readonly ackMs: number;
+  readonly offers: OfferCheck;
   readonly log: Log;
 }): Promise<Gateway> => {
-  const { telemetry, fleetKey, ackMs, log } = options;
+  const { telemetry, fleetKey, ackMs, offers, log } = options;
   const devices = new Map<string, Known>();
 
   const check = (received: unknown): Checked => {
@@ -49,8 +55,20 @@ export const startGateway = async (options: {
     return { kind: 'fresh', report };
   };
 
-  /** After the log has the report: an offer holds from now, a repeated one as long as it did. */
-  const answer = (checked: Checked, now: number): ReportResult => {
+  const grantedMs = (granted: Granted, checked: Checked): number =>
+    checked.kind !== 'refused' && checked.report.body.kind === 'poll'
+      ? granted(checked.report.deviceId, checked.report.body)
+      : 0;
+
+  /** What is not granted is not offered: the log must not count the device as one that might have the content. */
+  const withdraw = (granted: Granted, checked: Checked): Checked => {
+    if (checked.kind !== 'fresh' || checked.report.body.kind !== 'poll') return checked;
+    if (checked.report.body.offer === null || grantedMs(granted, checked) > 0) return checked;
+    return { ...checked, report: { ...checked.report, body: { ...checked.report.body, offer: null } } };
+  };
+
+  /** After the log has the report: an offer holds from now, a repeated one as long as it did, neither longer than its lease. */
+  const answer = (checked: Checked, leftMs: number, now: number): ReportResult => {
     if (checked.kind === 'refused') return { status: 'rejected', reason: checked.reason };
     const { report } = checked;
     const known = devices.get(report.deviceId);
@@ -61,9 +79,9 @@ export const startGateway = async (options: {
       }
     }
     const status = checked.kind === 'fresh' ? 'accepted' : 'duplicate';
-    return known?.offered?.sequence === report.sequence
-      ? { status, acknowledgedUntil: known.offered.until }
-      : { status };
+    if (known?.offered?.sequence !== report.sequence) return { status };
+    const acknowledgedForMs = Math.floor(Math.min(known.offered.until - now, leftMs));
+    return acknowledgedForMs > 0 ? { status, acknowledgedForMs } : { status };
   };
 
   const server = Fastify({ bodyLimit: 4 * 1_048_576, forceCloseConnections: true });
@@ -76,7 +94,8 @@ export const startGateway = async (options: {
         .send(problem(400, 'unreadable request', 'SRP_INPUT_REPORTS', firstIssue(parsed.error)));
     }
     const { reports } = parsed.data;
-    const checked = reports.map(check);
+    const before = await offers();
+    const checked = reports.map((received) => withdraw(before, check(received)));
     const refused = checked.flatMap((one, index): RefusedReport[] =>
       one.kind === 'refused'
         ? [{ reason: one.reason, received: JSON.stringify(reports[index]).slice(0, receivedLimit) }]
@@ -99,8 +118,10 @@ export const startGateway = async (options: {
     }
     if (refused.length > 0)
       log('info', { refused: refused.length, reason: refused[0]?.reason }, 'reports were refused');
+    // Once more: it may have been stopped while the log was written.
+    const after = await offers();
     const now = Date.now();
-    const found: ReportsAnswer = { results: checked.map((one) => answer(one, now)) };
+    const found: ReportsAnswer = { results: checked.map((one) => answer(one, grantedMs(after, one), now)) };
     return found;
   });
 

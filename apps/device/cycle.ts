@@ -92,9 +92,19 @@ export const keepUnsent = (device: Device, reports: readonly SignedReport[]): vo
 
 const outboxLimit = 50;
 
-/** Whether the device may take what it wants now: acknowledged, and the document (the lease) still in force. */
-export const mayInstall = (wants: Heartbeat['wants'], answer: ReportResult, expiresAt: number, now: number): boolean =>
-  wants !== null && expiresAt > now && (!wants.needsAcknowledgement || (answer.acknowledgedUntil ?? 0) > now);
+/**
+ * Whether the device may take what it wants: the document is in force by the device's own clock (`now`), and for what rolls
+ * out the acknowledgement is too, which needs no clock: `sinceAskedMs` is what has passed on a monotonic one since before the
+ * request went out. A clock that is slow cannot take what has lapsed, a fast one makes the device wait.
+ */
+export const mayInstall = (
+  wants: Heartbeat['wants'],
+  answer: ReportResult,
+  time: { readonly expiresAt: number; readonly now: number; readonly sinceAskedMs: number },
+): boolean =>
+  wants !== null &&
+  time.expiresAt > time.now &&
+  (!wants.needsAcknowledgement || time.sinceAskedMs < (answer.acknowledgedForMs ?? 0));
 
 /** Takes the content and says what came of it. Content that does not load is left again at once. */
 export const install = (device: Device, content: Content, trial: Trial): readonly SignedReport[] => {

@@ -89,6 +89,7 @@ export const startSimulator = async (options: SimulatorOptions): Promise<Simulat
       const seen = found[index];
       return beat(device, seen?.kind === 'document' && seen.expiresAt > Date.now() ? seen.document : null);
     });
+    const asked = performance.now();
     const answers = await send(
       options.gatewayUrl,
       heartbeats.map((heartbeat) => heartbeat.reports),
@@ -108,8 +109,9 @@ export const startSimulator = async (options: SimulatorOptions): Promise<Simulat
       const seen = found[index];
       const wants = heartbeats[index]?.wants;
       const answer = answers[index]?.at(-1);
-      if (seen?.kind !== 'document' || !wants || !answer || !mayInstall(wants, answer, seen.expiresAt, Date.now()))
-        continue;
+      if (seen?.kind !== 'document' || !wants || !answer) continue;
+      const time = { expiresAt: seen.expiresAt, now: Date.now(), sinceAskedMs: performance.now() - asked };
+      if (!mayInstall(wants, answer, time)) continue;
       installers.push(device);
       said.push(await installOn(device, seen, wants));
     }

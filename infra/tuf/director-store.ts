@@ -7,13 +7,20 @@
 import { readFile, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Metadata, MetadataKind, MetaFile, Root, Snapshot, TargetFile, Targets, Timestamp } from '@tufjs/models';
-import { type DirectorDocument, openRelease } from '../../domain/director.ts';
+import {
+  type DirectorDocument,
+  type FamilyFreeze,
+  grantsExposure,
+  openRelease,
+  steadyExpiryMs,
+} from '../../domain/director.ts';
 import { SigrelError } from '../../domain/errors.ts';
 import type { BlobStore, DirectorStore } from '../../domain/ports.ts';
 import { type Artefact, artefactPath, type Content, engineId } from '../../domain/release.ts';
 import { canonicalJson } from '../../events/canonical-json.ts';
 import { sha256, writeWhole } from '../store/blobs.ts';
 import { withLock } from '../store/lock.ts';
+import { readFreeze, removeFreeze, writeFreeze } from './freeze-marker.ts';
 import { readSigner, readSigners, type Signer } from './keys.ts';
 
 export type DirectorOptions = {
@@ -235,6 +242,16 @@ export const createDirectorStore = (options: DirectorOptions): DirectorStore => 
     }
   };
 
+  const writtenAt = async (metadata: RoleMetadata, family: string): Promise<number> => {
+    const written = await stat(join(metadataDir, `${metadata.signed.version}.${directorRole(family)}.json`));
+    return Math.round(written.mtimeMs);
+  };
+  /** The marker, or what the document says when somebody took the marker away: a freeze ends by a thaw only. */
+  const freezeOf = async (family: string, { freezeId }: DirectorDocument): Promise<FamilyFreeze | null> => {
+    const freeze = await readFreeze(dir, family);
+    if (freeze !== null || freezeId === undefined) return freeze;
+    return { freezeId, reason: 'its file is missing', by: 'unknown', at: new Date(0).toISOString(), until: null };
+  };
   const isStopped = async (family: string): Promise<boolean> =>
     (await stat(stopFile(family)).catch(() => null)) !== null;
 
@@ -298,6 +315,7 @@ export const createDirectorStore = (options: DirectorOptions): DirectorStore => 
         document: documentOf(metadata, family),
         expiresAt: Date.parse(metadata.signed.expires),
         stopped: await isStopped(family),
+        freeze: await freezeOf(family, documentOf(metadata, family)),
       };
     },
 
@@ -371,6 +389,14 @@ export const createDirectorStore = (options: DirectorOptions): DirectorStore => 
         // The marker first: from here on nothing raises exposure, whatever happens to the rest.
         if (stop === 'set') await writeWhole(stopFile(family), new Date(now()).toISOString());
         const wanted = change(current);
+        const freeze = await freezeOf(family, current);
+        if (wanted !== null && freeze !== null && raisesExposure(current, wanted)) {
+          throw new SigrelError(
+            'SRP_HOLD_FROZEN',
+            `family "${family}" is frozen by ${freeze.by} since ${freeze.at} (${freeze.reason}): exposure is not raised until it is thawed`,
+            { details: { family, freezeId: freeze.freezeId } },
+          );
+        }
         if (wanted !== null && stop !== 'clear' && raisesExposure(current, wanted) && (await isStopped(family))) {
           throw new SigrelError(
             'SRP_RULE_STOPPED',
@@ -382,11 +408,9 @@ export const createDirectorStore = (options: DirectorOptions): DirectorStore => 
         }
         let document = current;
         let publishedAt = now();
-        if (wanted === null) {
-          const written = await stat(join(metadataDir, `${metadata.signed.version}.${directorRole(family)}.json`));
-          publishedAt = Math.round(written.mtimeMs);
-        } else {
-          document = { ...wanted, directorVersion: current.directorVersion + 1 };
+        if (wanted === null) publishedAt = await writtenAt(metadata, family);
+        else {
+          document = nextDocument(current, wanted, freeze?.freezeId);
           const next = await buildDirector(family, metadata.signed.version + 1, document, expiresInMs);
           await publish(snapshot, { [directorRole(family)]: next });
           publishedAt = now();
@@ -402,13 +426,63 @@ export const createDirectorStore = (options: DirectorOptions): DirectorStore => 
         const document = documentOf(metadata, family);
         // Compare and swap: a renewal that read an older document must not undo what came after it.
         if (document.directorVersion !== directorVersion) return false;
-        if (document.mode === 'rolling' && (await isStopped(family))) return false;
+        if (grantsExposure(document)) {
+          if ((await isStopped(family)) || (await freezeOf(family, document)) !== null) return false;
+        }
         const next = await buildDirector(family, metadata.signed.version + 1, document, expiresInMs);
         await publish(snapshot, { [directorRole(family)]: next });
         return true;
       }),
+
+    freeze: async (family, freeze) => {
+      await requireRole(await requireSnapshot(), family, directorRole(family));
+      // Before the lock: a renewal that is under way may still pass, no later one, even when the lock cannot be had.
+      await writeFreeze(dir, family, freeze);
+      return locked(async () => {
+        const snapshot = await requireSnapshot();
+        const metadata = await requireRole(snapshot, family, directorRole(family));
+        const current = documentOf(metadata, family);
+        // Again: a thaw of the freeze before this one may have taken it away.
+        await writeFreeze(dir, family, freeze);
+        if (current.freezeId === freeze.freezeId) {
+          return { document: current, publishedAt: await writtenAt(metadata, family) };
+        }
+        const document = nextDocument(current, current, freeze.freezeId);
+        const next = await buildDirector(family, metadata.signed.version + 1, document, steadyExpiryMs);
+        await publish(snapshot, { [directorRole(family)]: next });
+        return { document, publishedAt: now() };
+      });
+    },
+
+    thaw: (family, freezeId) =>
+      locked(async () => {
+        const snapshot = await requireSnapshot();
+        const metadata = await requireRole(snapshot, family, directorRole(family));
+        const current = documentOf(metadata, family);
+        const freeze = await freezeOf(family, current);
+        if (freeze === null || (freezeId !== null && freezeId !== freeze.freezeId)) {
+          return { thawed: false, document: current, freeze };
+        }
+        const document = nextDocument(current, current, undefined);
+        const expiresInMs = grantsExposure(document) ? 0 : steadyExpiryMs;
+        const next = await buildDirector(family, metadata.signed.version + 1, document, expiresInMs);
+        await publish(snapshot, { [directorRole(family)]: next });
+        // The marker last: whatever happens before, nothing is granted.
+        await removeFreeze(dir, family);
+        return { thawed: true, document, freeze };
+      }),
   };
 };
+
+const nextDocument = (
+  current: DirectorDocument,
+  { freezeId: _freezeId, ...wanted }: Omit<DirectorDocument, 'directorVersion'>,
+  freezeId: string | undefined,
+): DirectorDocument => ({
+  ...wanted,
+  directorVersion: current.directorVersion + 1,
+  ...(freezeId === undefined ? {} : { freezeId }),
+});
 
 /** More devices may newly take content than before. */
 const raisesExposure = (before: DirectorDocument, after: Omit<DirectorDocument, 'directorVersion'>): boolean => {

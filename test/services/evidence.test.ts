@@ -49,7 +49,9 @@ beforeAll(async () => {
   kafka = createKafka({ brokers: inject('kafkaBrokers'), clientId: 'test', log: silent });
   telemetry = createTelemetryLog(kafka, prefix);
   [database] = await Promise.all([createDatabase(), createTopics(kafka, prefix, silent)]);
-  gateway = await startGateway({ telemetry, fleetKey, port: 0, clockMs: 100, ackMs: 60_000, log: silent });
+  // What may be offered is the store's matter: here everything is.
+  const offers = async () => () => 60_000;
+  gateway = await startGateway({ telemetry, fleetKey, port: 0, clockMs: 100, ackMs: 60_000, offers, log: silent });
   fleet = newFleet(gateway.url, fleetKey);
 });
 afterEach(async () => {
@@ -235,9 +237,8 @@ test('a harmful release is halted with the numbers that stand in the database, a
 
   await poll(devices);
   await telemetry.control(opened('r1'));
-  const before = Date.now();
   const offers = await poll(canaries, { offer: { releaseId: 'r1', contentVersion: 2 } });
-  for (const offer of offers) expect(offer.acknowledgedUntil).toBeGreaterThanOrEqual(before + 60_000);
+  for (const offer of offers) expect(offer.acknowledgedForMs).toBe(60_000);
   await say(canaries, 'installed');
   await say(canaries.slice(1), 'healthy');
   const healthyIn = (segment: string) =>

@@ -211,12 +211,13 @@ describe('faults in the middle of a rollout', () => {
     });
     if (!inside) throw new Error('the canary is empty');
     const device = newDevice(inside);
-    const acknowledged = { status: 'accepted', acknowledgedUntil: Number.POSITIVE_INFINITY } as const;
+    const acknowledged = { status: 'accepted', acknowledgedForMs: Number.POSITIVE_INFINITY } as const;
     const takes = async () => {
       const poll = await client.poll('ips');
       if (poll.kind !== 'document') return poll.why;
       const { wants } = beat(device, poll.document);
-      return wants?.content.contentVersion === version && mayInstall(wants, acknowledged, poll.expiresAt, Date.now());
+      const time = { expiresAt: poll.expiresAt, now: Date.now(), sinceAskedMs: 0 };
+      return wants?.content.contentVersion === version && mayInstall(wants, acknowledged, time);
     };
     expect(await takes()).toBe(true);
     await until(async () => (await director()).expiresAt < Date.now());

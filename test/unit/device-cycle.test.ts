@@ -39,7 +39,7 @@ const healthy: Trial = { outcome: 'healthy' };
 const blocks: Trial = { outcome: 'blocked-traffic', words: 'rule 7 blocked legitimate traffic' };
 const broken: Trial = { outcome: 'load-failure', words: 'unknown rule keyword' };
 const accepted = { status: 'accepted' } as const;
-const until = (acknowledgedUntil: number) => ({ ...accepted, acknowledgedUntil });
+const forMs = (acknowledgedForMs: number) => ({ ...accepted, acknowledgedForMs });
 const kinds = (reports: readonly SignedReport[]) => reports.map(({ body }) => body.kind);
 const beatKinds = (document: DirectorDocument | null) => kinds(beat(device, document).reports);
 
@@ -106,16 +106,22 @@ describe('what may be installed', () => {
   const steady = { content: content(1), needsAcknowledgement: false };
 
   test.each([
-    ['nothing', null, until(now + 1), now + 1, false],
-    ['an acknowledged offer', rolling, until(now + 1), now + 1, true],
-    ['an offer without an acknowledgement', rolling, accepted, now + 1, false],
-    ['an offer whose acknowledgement is over', rolling, until(now), now + 1, false],
-    ['an acknowledged offer of an expired document', rolling, until(now + 1), now, false],
-    ['an offer of a rejected poll', rolling, { status: 'rejected' }, now + 1, false],
-    ['steady content, or a rollback, as it is', steady, accepted, now + 1, true],
-    ['steady content of an expired document', steady, accepted, now, false],
-  ] as const)('%s', (_, wants, answer, expiresAt, expected) => {
-    expect(mayInstall(wants, answer, expiresAt, now)).toBe(expected);
+    ['nothing', null, forMs(500), now + 1, 0, false],
+    ['an acknowledged offer', rolling, forMs(500), now + 1, 499, true],
+    ['an offer without an acknowledgement', rolling, accepted, now + 1, 0, false],
+    ['an offer whose acknowledgement is over', rolling, forMs(500), now + 1, 500, false],
+    ['an acknowledged offer of an expired document', rolling, forMs(500), now, 0, false],
+    ['an offer of a rejected poll', rolling, { status: 'rejected' }, now + 1, 0, false],
+    ['steady content, or a rollback, as it is', steady, accepted, now + 1, 9_999, true],
+    ['steady content of an expired document', steady, accepted, now, 0, false],
+  ] as const)('%s', (_, wants, answer, expiresAt, sinceAskedMs, expected) => {
+    expect(mayInstall(wants, answer, { expiresAt, now, sinceAskedMs })).toBe(expected);
+  });
+
+  test('a clock that stands or goes backwards makes no acknowledgement last longer', () => {
+    for (const clock of [now, now - 600_000, 0]) {
+      expect(mayInstall(rolling, forMs(500), { expiresAt: now + 1, now: clock, sinceAskedMs: 501 })).toBe(false);
+    }
   });
 });
 

@@ -44,6 +44,14 @@ describe('what a device does', () => {
     expect(decideDevice(documentIn(mode), device(version), bucketOf)).toMatchObject(expected);
   });
 
+  test('under a freeze nobody takes what rolls out; the way back and the steady content stay open', () => {
+    const frozen = (mode: DirectorDocument['mode']) => ({ ...documentIn(mode), freezeId: 'freeze/ips#1' });
+    expect(decideDevice(frozen('rolling'), device(1), inside)).toEqual({ action: 'keep', why: 'frozen' });
+    expect(decideDevice(frozen('rolling'), device(1), outside)).toEqual({ action: 'keep', why: 'holdout' });
+    expect(decideDevice(frozen('rolling'), device(0), inside)).toMatchObject({ content: { contentVersion: 1 } });
+    expect(decideDevice(frozen('rollback'), device(2), inside)).toMatchObject({ content: { contentVersion: 3 } });
+  });
+
   test('a device behind the steady content takes it without an acknowledgement, whatever rolls', () => {
     for (const mode of ['steady', 'frozen'] as const) {
       expect(decideDevice(documentIn(mode), device(0), outside)).toMatchObject({

@@ -1,4 +1,4 @@
-import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { createServer, type Server } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -106,6 +106,81 @@ describe('the store', () => {
     });
     const published = await store.publishContent('ips', contents);
     expect(await store.publishContent('ips', contents)).toEqual(published);
+  });
+
+  describe('a frozen family', () => {
+    const freeze = (freezeId: string) => ({
+      ...{ freezeId, reason: 'complaints', by: 'sam', at: new Date(clock).toISOString(), until: null },
+    });
+    test('grants nothing from the moment of the freeze, keeps everything else, and stays verifiable', async () => {
+      const content = await contentOf(2, 'r1', 'new');
+      const before = await store.change('ips', rolling(content, 10), { expiresInMs: 60_000 });
+      const frozen = await store.freeze('ips', freeze('f1'));
+      expect(frozen.document).toEqual({ ...before.document, directorVersion: 3, freezeId: 'f1' });
+      expect(await store.freeze('ips', freeze('f1'))).toMatchObject({ document: frozen.document });
+      const read = await store.read('ips');
+      expect(read).toMatchObject({ freeze: freeze('f1'), stopped: false });
+      expect(read.expiresAt).toBeGreaterThan(clock + week - 2_000);
+      expect(await store.renew('ips', 3, week)).toBe(true);
+      expect((await store.read('ips')).document.freezeId).toBe('f1');
+    });
+
+    test('gets no more exposure, and no other change lifts the freeze: not even the end of a pause', async () => {
+      const content = await contentOf(2, 'r1', 'new');
+      await store.freeze('ips', freeze('f1'));
+      const open = store.change('ips', rolling(content, 10), { expiresInMs: 60_000 });
+      await expect(open).rejects.toMatchObject({ code: 'SRP_HOLD_FROZEN' });
+      await store.thaw('ips', 'f1');
+      await store.change('ips', rolling(content, 10), { expiresInMs: 60_000 });
+      await store.change('ips', (current) => ({ ...current, mode: 'frozen' }), { expiresInMs: week, stop: 'set' });
+      await store.freeze('ips', freeze('f2'));
+      const resume = store.change('ips', (current) => ({ ...current, mode: 'rolling' }), {
+        ...{ expiresInMs: 60_000, stop: 'clear' },
+      });
+      await expect(resume).rejects.toMatchObject({ code: 'SRP_HOLD_FROZEN' });
+      expect(await store.read('ips')).toMatchObject({ stopped: true, document: { mode: 'frozen', freezeId: 'f2' } });
+      // Exposure down is never in the way of a freeze, nor does it end one.
+      const back = await contentOf(3, 'r1', 'baseline');
+      await store.change('ips', (current) => ({ ...current, mode: 'rollback', rollback: back }), {
+        ...{ expiresInMs: week, stop: 'clear' },
+      });
+      expect(await store.read('ips')).toMatchObject({ stopped: false, document: { mode: 'rollback', freezeId: 'f2' } });
+    });
+
+    test('is thawed into a lease that is over, and by the freeze that stands only', async () => {
+      const content = await contentOf(2, 'r1', 'new');
+      await store.change('ips', rolling(content, 10), { expiresInMs: 60_000 });
+      await store.freeze('ips', freeze('f1'));
+      await store.freeze('ips', freeze('break-glass'));
+      expect(await store.thaw('ips', 'f1')).toMatchObject({ thawed: false, freeze: { freezeId: 'break-glass' } });
+      expect(await store.thaw('ips', null)).toMatchObject({ thawed: true });
+      const { document, expiresAt, freeze: none } = await store.read('ips');
+      expect(none).toBeNull();
+      expect(document).toMatchObject({ mode: 'rolling', rollout: { thresholds: { seg: 10 } } });
+      expect(document).not.toHaveProperty('freezeId');
+      expect(expiresAt).toBeLessThanOrEqual(clock);
+      expect((await (await openClient()).poll('ips')).kind).toBe('no-offer');
+      expect(await store.renew('ips', document.directorVersion, 60_000)).toBe(true);
+      expect(await store.thaw('ips', null)).toMatchObject({ thawed: false });
+    });
+
+    test('is frozen by the marker alone when nothing can be signed, and stays so when the marker is taken away', async () => {
+      const content = await contentOf(2, 'r1', 'new');
+      const { document } = await store.change('ips', rolling(content, 10), { expiresInMs: 60_000 });
+      const keyless = createDirectorStore({ dir, keysDir: join(root, 'no-keys'), blobs, now: () => clock });
+      await expect(keyless.freeze('ips', freeze('f1'))).rejects.toMatchObject({ code: 'SRP_MISSING_KEY' });
+      expect(await store.renew('ips', document.directorVersion, 60_000)).toBe(false);
+      await expect(store.change('ips', rolling(content, 20), { expiresInMs: 60_000 })).rejects.toMatchObject({
+        code: 'SRP_HOLD_FROZEN',
+      });
+      await store.freeze('ips', freeze('f1'));
+      await rm(join(dir, 'frozen-ips.json'));
+      await expect(store.change('ips', rolling(content, 20), { expiresInMs: 60_000 })).rejects.toMatchObject({
+        code: 'SRP_HOLD_FROZEN',
+      });
+      await writeFile(join(dir, 'frozen-ips.json'), 'stop!');
+      expect((await store.read('ips')).freeze).toMatchObject({ freezeId: 'unreadable' });
+    });
   });
 
   test('a stop marker holds against openings and renewals until it is lifted', async () => {

@@ -9,12 +9,16 @@ const fleetKey = Buffer.alloc(32, 7);
 const ackMs = 6_000;
 const offer = { releaseId: 'r1', contentVersion: 2 };
 
+/** How long the store grants what polls ask for. */
+let grantedMs: () => number;
 let telemetry: MemoryTelemetryLog;
 let gateway: Gateway;
 let fleet: ReturnType<typeof newFleet>;
 const start = async (clockMs = 60_000) => {
   telemetry = createMemoryTelemetryLog();
-  gateway = await startGateway({ telemetry, fleetKey, port: 0, clockMs, ackMs, log: silent });
+  grantedMs = () => 60_000;
+  const offers = async () => grantedMs;
+  gateway = await startGateway({ telemetry, fleetKey, port: 0, clockMs, ackMs, offers, log: silent });
   fleet = newFleet(gateway.url, fleetKey);
 };
 beforeEach(() => start());
@@ -22,17 +26,20 @@ afterEach(() => gateway.stop());
 
 const reports = () => telemetry.partitions.flat().flatMap((record) => ('report' in record ? [record.report] : []));
 
-test('reports are answered in order; only a poll with an offer is acknowledged, for the length of the lease', async () => {
-  const before = Date.now();
+const forMsOf = async (signed: unknown): Promise<number> => {
+  const { body } = await fleet.post([signed]);
+  return (body as { results: { acknowledgedForMs?: number }[] }).results[0]?.acknowledgedForMs ?? Number.NaN;
+};
+
+test('reports are answered in order; only a poll with an offer is acknowledged, for a length of time', async () => {
   const results = await fleet.send([
     ['a', pollBody()],
     ['b', pollBody({ offer })],
     ['c', { kind: 'crash', contentVersion: 2, words: 'signal 11' }],
   ]);
   expect(results.map((result) => result.status)).toEqual(['accepted', 'accepted', 'accepted']);
-  expect(results.map((result) => 'acknowledgedUntil' in result)).toEqual([false, true, false]);
-  expect(results[1]?.acknowledgedUntil).toBeGreaterThanOrEqual(before + ackMs);
-  expect(results[1]?.acknowledgedUntil).toBeLessThanOrEqual(Date.now() + ackMs);
+  expect(results.map((result) => 'acknowledgedForMs' in result)).toEqual([false, true, false]);
+  expect(results[1]?.acknowledgedForMs).toBe(ackMs);
   expect(
     reports()
       .map((report) => report.deviceId)
@@ -45,10 +52,28 @@ test('a repeated report is a duplicate, is not written again, and its acknowledg
   const first = await fleet.post([signed]);
   const second = await fleet.post([signed]);
   expect(first.body).toMatchObject({ results: [{ status: 'accepted' }] });
-  expect(second.body).toEqual({
-    results: [{ ...(first.body as { results: object[] }).results[0], status: 'duplicate' }],
-  });
+  await expect.poll(async () => (await forMsOf(signed)) < ackMs).toBe(true);
+  expect(second.body).toMatchObject({ results: [{ status: 'duplicate' }] });
   expect(reports().length).toBe(1);
+});
+
+test('what the store does not grant is neither acknowledged nor written as an offer', async () => {
+  grantedMs = () => 0;
+  expect(await fleet.send([['a', pollBody({ offer })]])).toEqual([{ status: 'accepted' }]);
+  expect(reports()).toMatchObject([{ deviceId: 'a', body: { kind: 'poll', offer: null } }]);
+  grantedMs = () => 2_500.5;
+  expect(await fleet.send([['a', pollBody({ offer })]])).toEqual([{ status: 'accepted', acknowledgedForMs: 2_500 }]);
+  expect(reports()[1]).toMatchObject({ body: { offer } });
+});
+
+test('what is stopped while the log is written is not acknowledged, nor is its repetition', async () => {
+  const append = vi.spyOn(telemetry, 'append');
+  append.mockImplementationOnce(async () => {
+    grantedMs = () => 0;
+  });
+  const signed = fleet.sign({ deviceId: 'a', sequence: 1, body: pollBody({ offer }) });
+  expect((await fleet.post([signed])).body).toEqual({ results: [{ status: 'accepted' }] });
+  expect((await fleet.post([signed])).body).toEqual({ results: [{ status: 'duplicate' }] });
 });
 
 test('what is wrong is refused with its reason and kept apart; the others of the batch count', async () => {
@@ -113,7 +138,7 @@ test('without the log nothing is acknowledged, and the same reports count when i
   const signed = fleet.sign({ deviceId: 'a', sequence: 1, body: pollBody({ offer }) });
   const down = await fleet.post([signed]);
   expect(down).toMatchObject({ status: 503, body: { code: 'SRP_DEP_KAFKA', status: 503 } });
-  expect(JSON.stringify(down.body)).not.toContain('acknowledgedUntil');
+  expect(JSON.stringify(down.body)).not.toContain('acknowledgedForMs');
   const back = await fleet.post([signed]);
   expect(back).toMatchObject({ status: 200, body: { results: [{ status: 'accepted' }] } });
   expect(reports().length).toBe(1);

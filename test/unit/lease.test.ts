@@ -60,7 +60,7 @@ describe('the service', () => {
       families: async () => ['ips'],
       read: async () => {
         looked += 1;
-        return { document, expiresAt, stopped: false };
+        return { document, expiresAt, stopped: false, freeze: null };
       },
       renew: async (_family: string, version: number, expiresInMs: number) => {
         expect(version).toBe(7);
