@@ -3,6 +3,7 @@
  * on the task queue named beside it. Inputs and results are plain data below 32 KB.
  */
 
+import type { FamilyFreeze } from '../domain/director.ts';
 import type { Divergence } from '../domain/matrix/divergence.ts';
 import type { RolloutPolicy } from '../domain/policy.ts';
 import type {
@@ -19,7 +20,7 @@ import type {
   TriggeredBy,
   Waiver,
 } from '../domain/release.ts';
-import type { NumberedEvent } from '../events/catalogue.ts';
+import type { FamilyEvent, NumberedEvent } from '../events/catalogue.ts';
 
 /** Queue `release`. */
 export type RecordActivities = {
@@ -203,4 +204,13 @@ export type HaltActivities = {
     family: string;
     rollback: Content;
   }): Promise<{ directorVersion: number }>;
+};
+
+/** Queue of its own (`freezeQueue`): the freeze of a family shares nothing with the releases that it stops. */
+export type FreezeActivities = {
+  /** Marker and document: from now on no device of the family newly takes anything. Idempotent. */
+  freezeFamily(input: { family: string; freeze: FamilyFreeze }): Promise<{ directorVersion: number; frozenAt: number }>;
+  /** Lifts this freeze and no other. It grants nothing: the lease is renewed on evidence, by whoever renews it. */
+  thawFamily(input: { family: string; freezeId: string }): Promise<{ thawed: boolean }>;
+  recordFamilyEvent(event: FamilyEvent): Promise<void>;
 };

@@ -1,4 +1,5 @@
 /** What the core needs from the world. Adapters stand in infra/, each with an in-memory twin under one contract suite. */
+import type { FamilyEvent } from '../events/catalogue.ts';
 import type { DirectorDocument, FamilyFreeze } from './director.ts';
 import type { Artefact, Content, EngineBuild, FailMode, Mode, RuleId, Waiver } from './release.ts';
 import type { ReleaseState } from './release-state.ts';
@@ -21,6 +22,12 @@ export type EventLog = {
   ): Promise<void>;
   /** All records of one release in log order, duplicates and forks included, up to the end of the log at the call. */
   read(releaseId: string): Promise<readonly LogRecord[]>;
+};
+
+/** What happens to families beside the streams of their releases (events/catalogue.ts). */
+export type FamilyLog = {
+  /** Resolves when durable (acks=all). Throws SRP_DEP_KAFKA, retryable: readers drop repeats by the event's id. */
+  append(event: FamilyEvent): Promise<void>;
 };
 
 export type LogRecord = {

@@ -1,8 +1,9 @@
 /**
- * Every event of a release stream: types only, so that workflows can use them without zod.
+ * Every event of a release stream, and those of a family beside them: types only, so that workflows can use them without zod.
  * Names are past tense in the words of the trade; numbers are fields, not sentences.
  */
 
+import type { Alarm } from '../domain/alarms.ts';
 import type { Divergence } from '../domain/matrix/divergence.ts';
 import type { RolloutPolicy } from '../domain/policy.ts';
 import type {
@@ -130,3 +131,41 @@ export type NumberedEvent = ReleaseEvent & {
 
 /** As it stands in the log. */
 export type StoredEvent = NumberedEvent & { readonly prevHash: string; readonly hash: string };
+
+/**
+ * What happens to a family beside the streams of its releases: `distribution.events.v1`, alarms in `ops.events.v1`; key:
+ * family. Several processes write them, so that they have no numbers and no chain: identity is the event's id.
+ */
+export type FamilyEvents = {
+  FamilyFrozen: {
+    readonly freezeId: string;
+    readonly by: string;
+    readonly reason: string;
+    readonly until: string | null;
+    readonly directorVersion: number;
+    readonly frozenAt: number;
+  };
+  /** Written before the freeze is lifted: exposure waits for the log. */
+  FamilyThawed: { readonly freezeId: string; readonly by: string; readonly reason: string };
+  /** Written before the document is signed again: this lease ends at `until` at the latest. */
+  LeaseRenewed: {
+    readonly releaseId: string;
+    readonly stage: number;
+    readonly directorVersion: number;
+    readonly until: string;
+  };
+  AlarmRaised: Alarm;
+  AlarmCleared: Pick<Alarm, 'alarmId' | 'kind' | 'releaseId' | 'since'>;
+};
+
+export type FamilyEventType = keyof FamilyEvents;
+
+export type FamilyEvent = {
+  [T in FamilyEventType]: { readonly type: T; readonly data: FamilyEvents[T] };
+}[FamilyEventType] & {
+  readonly eventId: string;
+  readonly family: string;
+  readonly schemaVersion: number;
+  readonly occurredAt: string;
+  readonly actor: Actor;
+};

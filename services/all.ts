@@ -10,12 +10,14 @@ import { createEngines } from '../infra/engines/catalogue.ts';
 import { createMatrixTools } from '../infra/engines/tools.ts';
 import { createKafka, type Log } from '../infra/kafka/client.ts';
 import { createKafkaEventLog } from '../infra/kafka/event-log.ts';
+import { createKafkaFamilyLog, readFamilyEvents } from '../infra/kafka/family-log.ts';
 import { createProducer } from '../infra/kafka/produce.ts';
 import { createTelemetryLog } from '../infra/kafka/telemetry-log.ts';
 import { createTopics } from '../infra/kafka/topics.ts';
 import { createEvidenceReader } from '../infra/postgres/evidence.ts';
 import { createInventory } from '../infra/postgres/inventory.ts';
 import { migrate } from '../infra/postgres/migrate.ts';
+import { readArrivedPartitions } from '../infra/postgres/pending.ts';
 import { createPool } from '../infra/postgres/pool.ts';
 import { createReleaseHistory } from '../infra/postgres/releases.ts';
 import { createWaivers } from '../infra/postgres/waivers.ts';
@@ -25,8 +27,10 @@ import { createFileBlobs } from '../infra/store/blobs.ts';
 import { createDirectorStore } from '../infra/tuf/director-store.ts';
 import { createDirectorView } from '../infra/tuf/director-view.ts';
 import { startAggregator } from './aggregator.ts';
+import { readFacts, startAlarms } from './alarms.ts';
 import { signalRegression } from './api/releases.ts';
 import { startApi } from './api/server.ts';
+import { bundleFreeze, startFreezer } from './freezer.ts';
 import { startGateway } from './gateway.ts';
 import { startJudge } from './judge.ts';
 import { startLeaseRenewal } from './lease.ts';
@@ -36,7 +40,18 @@ import { startRepository } from './repository.ts';
 import { bundleWorkflows, startWorker } from './worker.ts';
 
 export const serviceNames = [
-  ...(['repository', 'projector', 'aggregator', 'gateway', 'judge', 'lease', 'worker', 'api'] as const),
+  ...([
+    'repository',
+    'projector',
+    'aggregator',
+    'gateway',
+    'judge',
+    'lease',
+    'alarms',
+    'freezer',
+    'worker',
+    'api',
+  ] as const),
 ] as const;
 export type ServiceName = (typeof serviceNames)[number];
 
@@ -63,6 +78,8 @@ export const keysDirOf = (stateDir: string): string => join(stateDir, 'keys');
 /** How long an acknowledgement of an offer holds: a device that got it late asks again. */
 const ackMs = 10_000;
 const snapshotEveryMs = 30_000;
+/** How long a renewal waits for its record: shorter than what is left of the shortest lease when it is due. */
+const renewalRecordMs = 1_500;
 
 /** Starts these services (all, when not given) after the database and the topics are there. Throws SRP_DEP_*. */
 export const startServices = async (options: {
@@ -100,8 +117,9 @@ export const startServices = async (options: {
     ended.push(() => pool.end());
     const engines = createEngines(progress);
     const bundle = wanted.has('worker') ? bundleWorkflows() : null;
+    const freezeBundle = wanted.has('freezer') ? bundleFreeze() : null;
     await Promise.all([
-      bundle,
+      ...[bundle, freezeBundle],
       migrate(pool, logOf('postgres')),
       createTopics(kafka('setup'), topicPrefix, logOf('kafka')),
     ]);
@@ -147,12 +165,44 @@ export const startServices = async (options: {
       const offers = createOfferCheck(createDirectorView(director, storeDir), Date.now, log);
       urls.gateway = until(await startGateway({ telemetry, fleetKey, port, clockMs, ackMs, offers, log })).url;
     }
-    if (wanted.has('lease'))
-      until(startLeaseRenewal({ director, evidence, watches, log: logOf('lease'), now: Date.now }));
-    if (wanted.has('worker') && bundle) {
-      quietRuntime(logOf('temporal'));
-      const native = await NativeConnection.connect({ address: servers.temporal });
-      ended.push(() => native.close());
+    const familyLog = (component: string, timeoutMs: number) => {
+      const producer = createProducer(kafka(component));
+      ended.push(() => producer.close());
+      return createKafkaFamilyLog({ producer, topicPrefix, timeoutMs });
+    };
+    const arrived = (releaseId: string, tick: number) => readArrivedPartitions(pool, releaseId, tick);
+    const facts = () => readFacts({ director, evidence, watches, arrived });
+    if (wanted.has('lease')) {
+      const log = logOf('lease');
+      until(
+        startLeaseRenewal({
+          ...{ director, evidence, watches, log, now: Date.now },
+          familyLog: familyLog('lease', renewalRecordMs),
+        }),
+      );
+    }
+    if (wanted.has('alarms')) {
+      until(
+        startAlarms({
+          ...{ facts, familyLog: familyLog('alarms', 5_000), log: logOf('alarms'), now: Date.now },
+          recorded: () => readFamilyEvents(kafka('alarms'), topicPrefix, 'ops.events.v1'),
+        }),
+      );
+    }
+    const native =
+      bundle || freezeBundle
+        ? await connectNative(servers.temporal, logOf('temporal'), (close) => ended.push(close))
+        : null;
+    if (freezeBundle && native) {
+      const freezer = until(
+        await startFreezer({
+          ...{ connection: native, namespace, bundle: await freezeBundle, director, log: logOf('freezer') },
+          familyLog: familyLog('freezer', 5_000),
+        }),
+      );
+      failed = freezer.failed;
+    }
+    if (bundle && native) {
       const producer = createProducer(kafka('worker'));
       ended.push(() => producer.close());
       const ports = {
@@ -172,7 +222,7 @@ export const startServices = async (options: {
           ...{ connection: native, namespace, bundle: await bundle, ports, engineSlots: slots, log },
         }),
       );
-      failed = worker.failed;
+      failed = Promise.race([failed, worker.failed]);
     }
     if (wanted.has('api') && temporal) {
       const ports = {
@@ -184,6 +234,7 @@ export const startServices = async (options: {
         inventory,
         catalogue: engines,
         engines,
+        facts,
         now: Date.now,
       };
       const temporalUi = servers.temporalUi === null ? null : { url: servers.temporalUi, namespace };
@@ -204,6 +255,17 @@ const describe = (error: unknown, servers: ServerAddresses): unknown => {
   return new SigrelError('SRP_DEP_START', `the services could not be started (${addresses}): ${words}`, {
     cause: error,
   });
+};
+
+const connectNative = async (
+  address: string,
+  log: Log,
+  atEnd: (close: () => Promise<void>) => void,
+): Promise<NativeConnection> => {
+  quietRuntime(log);
+  const native = await NativeConnection.connect({ address });
+  atEnd(() => native.close());
+  return native;
 };
 
 let runtimeInstalled = false;

@@ -1,12 +1,15 @@
 /**
- * The renewal of the lease: a rolling director document gets a new expiry only while the judge's last window is fresh and
- * nothing stands against it. When anything it needs is gone, it does nothing, and the rollout stops by itself. Documents
- * that grant nothing are kept verifiable.
+ * The renewal of the lease: a document that grants exposure gets a new expiry only while nothing stands against it, the
+ * judge's last window is fresh, and the event log has taken the record of this very renewal. When anything it needs is gone,
+ * it does nothing, and the rollout stops by itself. Documents that grant nothing are kept verifiable.
  */
+import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { steadyExpiryMs } from '../domain/director.ts';
-import type { DirectorStore, EvidenceReader, Watches } from '../domain/ports.ts';
+import { type DirectorDocument, grantsExposure, steadyExpiryMs } from '../domain/director.ts';
+import type { DirectorStore, EvidenceReader, FamilyLog, Watches } from '../domain/ports.ts';
 import { refuseRenewal } from '../domain/stage-rule.ts';
+import type { FamilyEvent } from '../events/catalogue.ts';
+import { familyEventVersion } from '../events/family-events.ts';
 import type { Log } from '../infra/kafka/client.ts';
 
 const lookEveryMs = 250;
@@ -15,17 +18,23 @@ export const startLeaseRenewal = (options: {
   readonly director: DirectorStore;
   readonly evidence: EvidenceReader;
   readonly watches: Watches;
+  readonly familyLog: FamilyLog;
   readonly log: Log;
   readonly now: () => number;
 }): { stop(): Promise<void> } => {
-  const { director, evidence, watches, log, now } = options;
+  const { director, evidence, watches, familyLog, log, now } = options;
   const stopping = new AbortController();
   const refused = new Map<string, string>();
 
+  const whyNot = async (document: DirectorDocument, releaseId: string): Promise<string | null> => {
+    const [status, watchedAt] = await Promise.all([evidence.judgeStatus(releaseId), watches.lastSeen(releaseId)]);
+    return refuseRenewal(document, status, watchedAt, now());
+  };
+
   const renew = async (family: string): Promise<void> => {
-    const { document, expiresAt } = await director.read(family);
-    const { rollout, mode, directorVersion } = document;
-    if (mode !== 'rolling' || rollout === null) {
+    const { document, expiresAt, stopped, freeze } = await director.read(family);
+    const { rollout, directorVersion } = document;
+    if (!grantsExposure(document) || rollout === null) {
       refused.delete(family);
       // Grants nothing: it only has to stay verifiable, also when there is no release for a long time.
       if (expiresAt - now() < steadyExpiryMs / 2) await director.renew(family, directorVersion, steadyExpiryMs);
@@ -35,20 +44,39 @@ export const startLeaseRenewal = (options: {
     // Renewed when a third of it is gone.
     if (expiresAt - now() > (leaseMs * 2) / 3) return;
     const { releaseId } = rollout.content;
-    const [status, watchedAt] = await Promise.all([evidence.judgeStatus(releaseId), watches.lastSeen(releaseId)]);
-    const why = refuseRenewal(document, status, watchedAt, now());
-    const renewed = why === null && (await director.renew(family, directorVersion, leaseMs));
-    if (renewed) refused.delete(family);
-    else if (!refused.has(family)) {
-      refused.set(family, why ?? 'stopped');
-      log('warn', { family, releaseId, why: why ?? 'it was stopped or changed meanwhile' }, 'the lease is not renewed');
+    const stands = stopped ? 'the release was stopped' : freeze ? `the family is frozen by ${freeze.by}` : null;
+    let why = stands ?? (await whyNot(document, releaseId));
+    if (why === null) {
+      await familyLog.append(renewalOf(document, rollout, now()));
+      // While the log was written the judge may have spoken, or what it had seen has grown old.
+      why = await whyNot(document, releaseId);
     }
+    const renewed = why === null && (await director.renew(family, directorVersion, leaseMs));
+    if (renewed) {
+      if (refused.delete(family)) log('info', { family, releaseId }, 'the lease is renewed again');
+    } else refuse(family, releaseId, why ?? 'it was stopped or changed meanwhile');
+  };
+
+  const refuse = (family: string, releaseId: string | null, why: string): void => {
+    if (refused.has(family)) return;
+    refused.set(family, why);
+    log('warn', { family, releaseId, why }, 'the lease is not renewed');
+  };
+
+  // Each by itself: what one family's lease waits for keeps no other one waiting.
+  const renewing = new Map<string, Promise<void>>();
+  const begin = (family: string): void => {
+    if (renewing.has(family)) return;
+    const one = renew(family)
+      .catch((error: Error) => refuse(family, null, `what it needs is not there: ${error.message}`))
+      .finally(() => renewing.delete(family));
+    renewing.set(family, one);
   };
 
   const run = async (): Promise<void> => {
     while (!stopping.signal.aborted) {
       try {
-        for (const family of await director.families()) await renew(family);
+        for (const family of await director.families()) begin(family);
       } catch (error) {
         log('warn', { error: String(error) }, 'the lease could not be renewed');
       }
@@ -60,6 +88,21 @@ export const startLeaseRenewal = (options: {
     stop: async () => {
       stopping.abort();
       await running;
+      await Promise.all(renewing.values());
     },
+  };
+};
+
+const renewalOf = (
+  { family, directorVersion }: DirectorDocument,
+  { content, stage, lease }: NonNullable<DirectorDocument['rollout']>,
+  now: number,
+): FamilyEvent => {
+  const until = new Date(now + lease.leaseMs).toISOString();
+  return {
+    type: 'LeaseRenewed',
+    data: { releaseId: content.releaseId, stage, directorVersion, until },
+    ...{ eventId: `lease/${family}/${randomUUID()}`, family, schemaVersion: familyEventVersion },
+    ...{ occurredAt: new Date(now).toISOString(), actor: { kind: 'service', id: 'lease' } },
   };
 };

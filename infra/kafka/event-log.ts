@@ -60,7 +60,7 @@ const partitionOf = (key: string): number => {
 };
 
 /** The client's own retries add up: measured 23 s on a broker that was killed, 77 s on one that is stopped but connected. */
-const within = async (ms: number, topic: string, work: Promise<void>): Promise<void> => {
+export const within = async (ms: number, topic: string, work: Promise<void>): Promise<void> => {
   const over = new AbortController();
   const expired = sleep(ms, undefined, { signal: over.signal }).then(
     () => {

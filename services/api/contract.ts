@@ -1,5 +1,7 @@
 /** What the api takes and gives, under /v1: shared with the programs that call it. */
 import { z } from 'zod';
+import type { Alarm } from '../../domain/alarms.ts';
+import type { FamilyFreeze } from '../../domain/director.ts';
 import type { Explanation } from '../../domain/judge/explain.ts';
 import type { FailMode, Waiver } from '../../domain/release.ts';
 import type { ReleaseState } from '../../domain/release-state.ts';
@@ -59,6 +61,27 @@ export type WaiverAnswer = { readonly waiver: Waiver; readonly inForce: boolean 
 /** GET /families/:family/waivers */
 export type WaiversAnswer = { readonly waivers: readonly (Waiver & { readonly inForce: boolean })[] };
 
+/** POST /families/:family/freeze: answers when it is in force. `until`: ISO 8601, in the future. */
+export const freezeRequest = commandRequest.extend({ until: z.iso.datetime().nullable().default(null) });
+export type FreezeAnswer = {
+  readonly family: string;
+  readonly freeze: FamilyFreeze;
+  readonly directorVersion: number;
+  readonly frozenAt: number;
+};
+
+/** POST /families/:family/thaw */
+export const thawRequest = commandRequest;
+export type ThawAnswer = {
+  readonly family: string;
+  readonly thawed: boolean;
+  /** Another freeze that stands. */
+  readonly freeze: FamilyFreeze | null;
+};
+
+/** GET /alarms: those that stand now. */
+export type AlarmsAnswer = { readonly alarms: readonly Alarm[] };
+
 /** GET /releases/:id */
 export type ReleaseAnswer = {
   readonly release: ReleaseState;
@@ -74,6 +97,7 @@ export type ReleaseAnswer = {
     readonly directorVersion: number;
     readonly expiresAt: number;
     readonly stopped: boolean;
+    readonly freeze: FamilyFreeze | null;
   } | null;
 };
 /** GET /releases/:id/evidence */

@@ -8,6 +8,7 @@ import {
   WorkflowUpdateRPCTimeoutOrCancelledError,
 } from '@temporalio/client';
 import { ApplicationFailure, defineSearchAttributeKey, SearchAttributeType } from '@temporalio/common';
+import type { FamilyFacts } from '../../domain/alarms.ts';
 import type { Family } from '../../domain/content/family.ts';
 import type { ContentFinding } from '../../domain/content/rules.ts';
 import { type Command, decide } from '../../domain/decide.ts';
@@ -44,6 +45,7 @@ export type ApiPorts = {
   readonly inventory: Inventory;
   readonly catalogue: EngineCatalogue;
   readonly engines: EngineRunner;
+  readonly facts: () => Promise<readonly FamilyFacts[]>;
   readonly now: () => number;
 };
 
@@ -266,7 +268,7 @@ export const phasesOf = (written: string | undefined): readonly string[] | undef
   );
 };
 
-const unreachable = (error: unknown): unknown => {
+export const unreachable = (error: unknown): unknown => {
   if (error instanceof SigrelError) return error;
   if (isGrpcServiceError(error) || error instanceof WorkflowUpdateRPCTimeoutOrCancelledError) {
     const words = isGrpcServiceError(error) ? error.details || error.message : error.message;

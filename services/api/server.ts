@@ -2,6 +2,7 @@
 import Fastify, { type FastifyError } from 'fastify';
 import { serializerCompiler, validatorCompiler, type ZodTypeProvider } from 'fastify-type-provider-zod';
 import { z } from 'zod';
+import { alarmsOf } from '../../domain/alarms.ts';
 import { SigrelError } from '../../domain/errors.ts';
 import { releaseWorkflowId } from '../../domain/ids.ts';
 import { explainEvidence } from '../../domain/judge/explain.ts';
@@ -12,6 +13,7 @@ import { readEvidence } from '../../infra/postgres/evidence.ts';
 import { listReleases, readQuarantine, readRelease } from '../../infra/postgres/releases.ts';
 import { createWaivers } from '../../infra/postgres/waivers.ts';
 import {
+  type AlarmsAnswer,
   approveRequest,
   type CommandAnswer,
   commandKinds,
@@ -20,7 +22,9 @@ import {
   excludeRequest,
   type FamilyAnswer,
   type FleetAnswer,
+  type FreezeAnswer,
   familyRequest,
+  freezeRequest,
   type ImportAnswer,
   importRequest,
   overrideRequest,
@@ -30,9 +34,12 @@ import {
   releaseIdSchema,
   releaseQuery,
   releaseRequest,
+  type ThawAnswer,
+  thawRequest,
   type WaiverAnswer,
   type WaiversAnswer,
 } from './contract.ts';
+import { freezeFamily, thawFamily } from './freeze.ts';
 import { importDevices } from './inventory.ts';
 import {
   type ApiPorts,
@@ -123,6 +130,7 @@ export const startApi = async (options: {
         directorVersion: current.document.directorVersion,
         expiresAt: current.expiresAt,
         stopped: current.stopped,
+        freeze: current.freeze,
       },
     };
   });
@@ -180,6 +188,31 @@ export const startApi = async (options: {
       return overrideCell(ports, { ...asked, expiresAt: until, releaseId: request.params.id });
     },
   );
+
+  server.post(
+    '/v1/families/:family/freeze',
+    { schema: { params: familyOf, body: freezeRequest } },
+    async (request): Promise<FreezeAnswer> => {
+      const frozen = await freezeFamily(ports, request.params.family, request.body);
+      log('warn', frozen, 'a person froze a family');
+      return frozen;
+    },
+  );
+
+  server.post(
+    '/v1/families/:family/thaw',
+    { schema: { params: familyOf, body: thawRequest } },
+    async (request): Promise<ThawAnswer> => {
+      const thawed = await thawFamily(ports, request.params.family, request.body);
+      log('warn', { ...thawed, ...request.body }, 'a person thawed a family');
+      return thawed;
+    },
+  );
+
+  server.get('/v1/alarms', async (): Promise<AlarmsAnswer> => {
+    const now = ports.now();
+    return { alarms: (await ports.facts()).flatMap((one) => alarmsOf(one, now)) };
+  });
 
   server.post(
     '/v1/fleet',

@@ -1,8 +1,10 @@
 import { describe, expect, test, vi } from 'vitest';
-import type { DirectorDocument } from '../../domain/director.ts';
-import type { DirectorStore } from '../../domain/ports.ts';
+import type { DirectorDocument, FamilyFreeze } from '../../domain/director.ts';
+import { SigrelError } from '../../domain/errors.ts';
+import type { DirectorStore, FamilyLog } from '../../domain/ports.ts';
 import { type JudgeStatus, refuseRenewal } from '../../domain/stage-rule.ts';
 import { silent } from '../../infra/kafka/client.ts';
+import { createMemoryFamilyLog } from '../../infra/memory/family-log.ts';
 import { startLeaseRenewal } from '../../services/lease.ts';
 import { judgeStatus, sampleVerdict } from '../support/streams.ts';
 
@@ -53,14 +55,20 @@ describe('a lease is renewed', () => {
 });
 
 describe('the service', () => {
-  const run = async (document: DirectorDocument, expiresAt: number, status: () => Promise<JudgeStatus | null>) => {
+  const run = async (
+    document: DirectorDocument,
+    expiresAt: number,
+    status: () => Promise<JudgeStatus | null>,
+    familyLog: FamilyLog = createMemoryFamilyLog(),
+    stands: { stopped?: boolean; freeze?: FamilyFreeze } = {},
+  ) => {
     const renewals: number[] = [];
     let looked = 0;
     const director = {
       families: async () => ['ips'],
       read: async () => {
         looked += 1;
-        return { document, expiresAt, stopped: false, freeze: null };
+        return { document, expiresAt, stopped: false, freeze: null, ...stands };
       },
       renew: async (_family: string, version: number, expiresInMs: number) => {
         expect(version).toBe(7);
@@ -73,6 +81,7 @@ describe('the service', () => {
       director,
       evidence: { judgeStatus: status },
       watches,
+      familyLog,
       log: silent,
       now: () => now,
     });
@@ -94,5 +103,44 @@ describe('the service', () => {
     const week = 7 * 24 * 3_600_000;
     expect((await run(documentOf('frozen'), now + week / 3, async () => null))[0]).toBe(week);
     expect(await run(documentOf('frozen'), now + week - 1_000, async () => null)).toEqual([]);
+  });
+  test('a renewal stands in the log before it is signed', async () => {
+    const familyLog = createMemoryFamilyLog();
+    const renewals = await run(documentOf('rolling'), now + 100, async () => statusOf(), familyLog);
+    expect(renewals.length).toBeGreaterThan(0);
+    expect(familyLog.events.length).toBeGreaterThanOrEqual(renewals.length);
+    expect(familyLog.events[0]).toMatchObject({
+      ...{ type: 'LeaseRenewed', family: 'ips' },
+      data: { releaseId: 'r1', stage: 0, directorVersion: 7, until: new Date(now + 6_000).toISOString() },
+    });
+  });
+  test('renews nothing while the event log takes no records', async () => {
+    let asked = 0;
+    const append = async () => {
+      asked += 1;
+      throw new SigrelError('SRP_DEP_KAFKA', 'Kafka did not take records');
+    };
+    expect(await run(documentOf('rolling'), now + 100, async () => statusOf(), { append })).toEqual([]);
+    expect(asked).toBeGreaterThan(1);
+  });
+  test('looks at the judge once more when the log has the record: what it says meanwhile counts', async () => {
+    let halted = false;
+    const append = async () => {
+      halted = true;
+    };
+    const status = async () => statusOf(halted ? { halt: sampleVerdict } : {});
+    expect(await run(documentOf('rolling'), now + 100, status, { append })).toEqual([]);
+    expect(halted).toBe(true);
+  });
+  test('a stop and a freeze are not even asked of the log', async () => {
+    const familyLog = createMemoryFamilyLog();
+    const freeze = { freezeId: 'f', by: 'sam', reason: 'r', at: '', until: null };
+    for (const stands of [{ stopped: true }, { freeze }]) {
+      expect(await run(documentOf('rolling'), now + 100, async () => statusOf(), familyLog, stands)).toEqual([]);
+    }
+    const frozen = { ...documentOf('rolling'), freezeId: 'f' };
+    const week = 7 * 24 * 3_600_000;
+    expect((await run(frozen, now + 100, async () => statusOf(), familyLog))[0]).toBe(week);
+    expect(familyLog.events).toEqual([]);
   });
 });

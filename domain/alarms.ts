@@ -1,0 +1,119 @@
+/**
+ * What somebody has to look at: evidence that is late, a lease that is not renewed, a freeze that has grown old. Pure: from
+ * what stands in the store and what the judge has written, so that whoever asks gets the same answer, also while no process
+ * records alarms.
+ */
+import { type DirectorDocument, type FamilyFreeze, grantsExposure, openRelease } from './director.ts';
+import { type JudgeStatus, refuseRenewal } from './stage-rule.ts';
+
+export type AlarmKind = 'windows-late' | 'evidence-unreadable' | 'lease-not-renewed' | 'freeze-old';
+
+export type Alarm = {
+  /** The same as long as it is the same trouble. */
+  readonly alarmId: string;
+  readonly kind: AlarmKind;
+  readonly family: string;
+  readonly releaseId: string | null;
+  /** When the limit was passed (ms). */
+  readonly since: number;
+  /** How old it is (ms). */
+  readonly observed: number;
+  readonly operator: '>';
+  readonly limit: number;
+  /** Partitions whose window is missing for the next tick; only of windows that are late. */
+  readonly partitions: readonly number[];
+  readonly words: string;
+};
+
+/** Everything that is known of a family at one moment. */
+export type FamilyFacts = {
+  readonly document: DirectorDocument;
+  readonly expiresAt: number;
+  readonly stopped: boolean;
+  readonly freeze: FamilyFreeze | null;
+  /** null: what the judge and the watches have written cannot be read. */
+  readonly evidence: {
+    readonly status: JudgeStatus | null;
+    readonly watchedAt: number | null;
+    /** Partitions whose window of the next tick is there already. */
+    readonly arrived: readonly number[];
+  } | null;
+  /** How many partitions deliver windows. */
+  readonly partitions: number;
+};
+
+/** A freeze that nobody has lifted for a day is looked at again. */
+export const freezeOldMs = 24 * 3_600_000;
+
+export const alarmsOf = (facts: FamilyFacts, now: number): readonly Alarm[] => [
+  ...lateWindows(facts, now),
+  ...lateRenewal(facts, now),
+  ...oldFreeze(facts, now),
+];
+
+const lateWindows = ({ document, evidence, partitions }: FamilyFacts, now: number): readonly Alarm[] => {
+  const { family, rollout } = document;
+  const releaseId = openRelease(document);
+  if (releaseId === null || rollout === null) return [];
+  const about = { family, releaseId, operator: '>' } as const;
+  if (evidence === null) {
+    const words = `what the judge has found about ${releaseId} cannot be read: its stage holds and its lease runs out`;
+    const kind = 'evidence-unreadable';
+    return [{ ...about, alarmId: `${kind}/${family}`, kind, since: now, observed: 0, limit: 0, partitions: [], words }];
+  }
+  const { freshMs, startedAt } = rollout.lease;
+  const last = Math.max(evidence.status?.lastWindowClosedAt ?? 0, startedAt);
+  if (now - last <= freshMs) return [];
+  const missing = Array.from({ length: partitions }, (_, partition) => partition).filter(
+    (partition) => !evidence.arrived.includes(partition),
+  );
+  const tick = (evidence.status?.lastTick ?? -1) + 1;
+  const which = missing.length === partitions ? 'any partition' : `partition ${missing.join(', ')}`;
+  const words = `tick ${tick} of ${releaseId} has no window of ${which}: its stage holds and its lease runs out`;
+  const late = { since: last + freshMs, observed: now - last, limit: freshMs, partitions: missing, words };
+  return [{ ...about, ...late, alarmId: `windows-late/${releaseId}`, kind: 'windows-late' }];
+};
+
+/** A lease is renewed when a third of it is gone: two thirds without a renewal are a refusal. */
+const lateRenewal = ({ document, expiresAt, stopped, evidence }: FamilyFacts, now: number): readonly Alarm[] => {
+  const { family, rollout } = document;
+  if (!grantsExposure(document) || rollout === null) return [];
+  const { leaseMs } = rollout.lease;
+  const limit = Math.round((leaseMs * 2) / 3);
+  const observed = now - (expiresAt - leaseMs);
+  if (observed <= limit) return [];
+  const { releaseId } = rollout.content;
+  const refused = evidence
+    ? refuseRenewal(document, evidence.status, evidence.watchedAt, now)
+    : 'what the judge has found cannot be read';
+  const why = stopped
+    ? 'the release was stopped'
+    : (refused ?? 'the event log does not take it, or nobody renews leases');
+  const words = `the lease of ${releaseId} ${now < expiresAt ? 'is not renewed' : 'has run out'}: ${why}`;
+  const late = { since: expiresAt - leaseMs + limit, observed, operator: '>', limit, partitions: [], words } as const;
+  return [{ alarmId: `lease-not-renewed/${releaseId}`, kind: 'lease-not-renewed', family, releaseId, ...late }];
+};
+
+const oldFreeze = ({ document, freeze }: FamilyFacts, now: number): readonly Alarm[] => {
+  if (freeze === null) return [];
+  const at = Date.parse(freeze.at);
+  const limit = freeze.until === null ? freezeOldMs : Math.min(freezeOldMs, Date.parse(freeze.until) - at);
+  const observed = now - at;
+  if (observed <= limit) return [];
+  const { family } = document;
+  const words = `${family} is frozen by ${freeze.by} since ${freeze.at}: ${freeze.reason}`;
+  const old = { since: at + limit, observed, operator: '>', limit, partitions: [], words } as const;
+  return [{ alarmId: `freeze-old/${family}`, kind: 'freeze-old', family, releaseId: null, ...old }];
+};
+
+/** What is new and what is over, against the alarms that stand. One that goes on is not raised again. */
+export const changesOf = (
+  open: ReadonlyMap<string, Alarm>,
+  found: readonly Alarm[],
+): { readonly raised: readonly Alarm[]; readonly cleared: readonly Alarm[] } => {
+  const ids = new Set(found.map(({ alarmId }) => alarmId));
+  return {
+    raised: found.filter(({ alarmId }) => !open.has(alarmId)),
+    cleared: [...open.values()].filter(({ alarmId }) => !ids.has(alarmId)),
+  };
+};

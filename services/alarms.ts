@@ -1,0 +1,119 @@
+/**
+ * Alarms: what domain/alarms.ts finds in what stands in the store and in the judge's tables. The service records in
+ * `ops.events.v1` which ones came and went; who wants to know what stands now asks for the same facts (`readFacts`).
+ */
+import { randomUUID } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { type Alarm, alarmsOf, changesOf, type FamilyFacts } from '../domain/alarms.ts';
+import type { DirectorStore, EvidenceReader, FamilyLog, Watches } from '../domain/ports.ts';
+import type { FamilyEvent, FamilyEvents } from '../events/catalogue.ts';
+import { familyEventVersion } from '../events/family-events.ts';
+import type { Log } from '../infra/kafka/client.ts';
+import { partitionsOf } from '../infra/kafka/topics.ts';
+
+const lookEveryMs = 500;
+
+export type FactPorts = {
+  readonly director: Pick<DirectorStore, 'families' | 'read'>;
+  readonly evidence: EvidenceReader;
+  readonly watches: Watches;
+  /** Partitions whose window of this tick is there, while the tick is not complete. */
+  readonly arrived: (releaseId: string, tick: number) => Promise<readonly number[]>;
+};
+
+/** What is known of each family now. Throws when the store cannot be read. */
+export const readFacts = async (ports: FactPorts): Promise<readonly FamilyFacts[]> => {
+  const factsOf = async (family: string): Promise<FamilyFacts> => {
+    const read = await ports.director.read(family);
+    const releaseId = read.document.rollout?.content.releaseId;
+    const evidence = releaseId === undefined ? null : await readEvidenceOf(ports, releaseId).catch(() => null);
+    return { ...read, evidence, partitions: partitionsOf('telemetry.reports.v1') };
+  };
+  return Promise.all((await ports.director.families()).map(factsOf));
+};
+
+const readEvidenceOf = async (ports: FactPorts, releaseId: string): Promise<FamilyFacts['evidence']> => {
+  const [status, watchedAt] = await Promise.all([
+    ports.evidence.judgeStatus(releaseId),
+    ports.watches.lastSeen(releaseId),
+  ]);
+  return { status, watchedAt, arrived: await ports.arrived(releaseId, (status?.lastTick ?? -1) + 1) };
+};
+
+/** Those that stand according to what was recorded, each as it was raised. */
+export const openAlarms = (events: readonly FamilyEvent[]): Map<string, Alarm> => {
+  const open = new Map<string, Alarm>();
+  for (const event of events) {
+    if (event.type === 'AlarmRaised') open.set(event.data.alarmId, event.data);
+    if (event.type === 'AlarmCleared') open.delete(event.data.alarmId);
+  }
+  return open;
+};
+
+/** `recorded`: what the log says of alarms so far; asked until it answers, so that none is raised twice or left standing. */
+export const startAlarms = (options: {
+  readonly facts: () => Promise<readonly FamilyFacts[]>;
+  readonly recorded: () => Promise<readonly FamilyEvent[]>;
+  readonly familyLog: FamilyLog;
+  readonly log: Log;
+  readonly now: () => number;
+}): { stop(): Promise<void> } => {
+  const { facts, recorded, familyLog, log, now } = options;
+  const stopping = new AbortController();
+  /** null: the log could not be read yet. */
+  let open: Map<string, Alarm> | null = null;
+  /** Said to people already, whether or not it could be recorded. */
+  const said = new Set<string>();
+
+  const look = async (): Promise<void> => {
+    const found = (await facts()).flatMap((one) => alarmsOf(one, now()));
+    for (const alarm of found) if (!said.has(alarm.alarmId)) log('error', { ...alarm }, `alarm: ${alarm.words}`);
+    said.clear();
+    for (const { alarmId } of found) said.add(alarmId);
+    open ??= openAlarms(await recorded());
+    const { raised, cleared } = changesOf(open, found);
+    for (const alarm of raised) {
+      await familyLog.append(eventOf(alarm.family, { type: 'AlarmRaised', data: alarm }, now()));
+      open.set(alarm.alarmId, alarm);
+    }
+    for (const { family, alarmId, kind, releaseId, since } of cleared) {
+      const data = { alarmId, kind, releaseId, since };
+      await familyLog.append(eventOf(family, { type: 'AlarmCleared', data }, now()));
+      open.delete(alarmId);
+      log('info', data, 'an alarm is over');
+    }
+  };
+
+  const run = async (): Promise<void> => {
+    let working = true;
+    while (!stopping.signal.aborted) {
+      await look().then(
+        () => {
+          working = true;
+        },
+        (error: Error) => {
+          if (working) log('warn', { error: error.message }, 'alarms could not be looked at or recorded');
+          working = false;
+        },
+      );
+      await sleep(lookEveryMs, undefined, { signal: stopping.signal }).catch(() => {});
+    }
+  };
+  const running = run();
+  return {
+    stop: async () => {
+      stopping.abort();
+      await running;
+    },
+  };
+};
+
+type AlarmEvent = {
+  [T in 'AlarmRaised' | 'AlarmCleared']: { readonly type: T; readonly data: FamilyEvents[T] };
+}['AlarmRaised' | 'AlarmCleared'];
+
+const eventOf = (family: string, event: AlarmEvent, now: number): FamilyEvent => ({
+  ...event,
+  ...{ eventId: `alarm/${event.data.alarmId}/${randomUUID()}`, family, schemaVersion: familyEventVersion },
+  ...{ occurredAt: new Date(now).toISOString(), actor: { kind: 'service', id: 'alarms' } },
+});
