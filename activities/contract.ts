@@ -146,10 +146,14 @@ export type RolloutActivities = {
       startedAt: number;
       holdCleared: boolean;
     },
-  ): Promise<{ directorVersion: number }>;
+  ): Promise<{
+    directorVersion: number;
+    /** Nothing was granted, because the family is frozen: by whom and why. */
+    frozen?: string;
+  }>;
   /**
-   * Watches until the stage passes, is held or regresses; heartbeats. `awaitFresh`: the stage is held for want of data;
-   * resolves with `fresh` when there is evidence again.
+   * Watches until the stage passes, is held or regresses; heartbeats. `awaitFresh`: the stage is held for want of data, or
+   * because the family is frozen; resolves with `fresh` when there is evidence again and no freeze.
    */
   watchStage(
     input: StageRef & {
@@ -160,12 +164,12 @@ export type RolloutActivities = {
       awaitFresh: boolean;
     },
   ): Promise<StageOutcome>;
-  /** The completed release becomes the steady content under the long expiry. */
+  /** The completed release becomes the steady content under the long expiry; `frozen`: not while the family is frozen. */
   completeRollout(input: {
     releaseId: string;
     family: string;
     release: Content;
-  }): Promise<{ directorVersion: number; counts: Counts }>;
+  }): Promise<{ directorVersion: number; counts: Counts; frozen?: string }>;
   /** Ends the telemetry of a release (end marker), whatever its outcome. Idempotent. */
   closeTelemetry(input: { releaseId: string; family: string }): Promise<void>;
   /** Waits until every harmed device reports healthy on the rollback content, at least `settleMs`, at most `waitMs`. */

@@ -1,11 +1,11 @@
 /** Stages: plan, open, watch, complete, verify a halt. */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { openRelease, steadyExpiryMs } from '../domain/director.ts';
+import { type FamilyFreeze, openRelease, steadyExpiryMs } from '../domain/director.ts';
 import { SigrelError } from '../domain/errors.ts';
 import { type BucketOf, planStages } from '../domain/exposure.ts';
 import type { RolloutPolicy } from '../domain/policy.ts';
 import type { DirectorStore, EvidenceReader, Inventory, TelemetryLog, Watches } from '../domain/ports.ts';
-import { engineId, segmentKey } from '../domain/release.ts';
+import { engineId, type StageEvidence, type StageOutcome, segmentKey } from '../domain/release.ts';
 import { assessStage, isStale, type JudgeStatus, refuseGrant } from '../domain/stage-rule.ts';
 import { sumOf, total } from '../domain/timeline.ts';
 import type { RolloutActivities } from './contract.ts';
@@ -67,7 +67,7 @@ export const createRolloutActivities = (ports: RolloutPorts): RolloutActivities 
     // Before the first stage there is nothing to judge by; every later one needs evidence that is fresh now.
     const refused = stage === 0 ? null : refuseGrant(lease, await ports.evidence.judgeStatus(releaseId), ports.now());
     if (refused?.kind === 'stale') throw noEvidence(releaseId, refused.why);
-    const { document } = await ports.director.change(
+    const opening = ports.director.change(
       family,
       (current) => {
         // An attempt that hung on the telemetry log may come when the release was rolled back, or had completed.
@@ -89,18 +89,35 @@ export const createRolloutActivities = (ports: RolloutPorts): RolloutActivities 
       },
       { expiresInMs: policy.leaseMs },
     );
-    return { directorVersion: document.directorVersion };
+    const opened = await opening.catch(wasFrozen);
+    if ('frozen' in opened) {
+      const { document } = await ports.director.read(family);
+      return { directorVersion: document.directorVersion, ...opened };
+    }
+    return { directorVersion: opened.document.directorVersion };
   },
 
-  watchStage: async ({ releaseId, policy, stage, openedAt, promote, holdCleared, awaitFresh }) => {
+  watchStage: async ({ releaseId, family, policy, stage, openedAt, promote, holdCleared, awaitFresh }) => {
     let status: JudgeStatus | null = null;
+    let freeze: FamilyFreeze | null = null;
     for (;;) {
+      freeze = await ports.director.read(family).then(
+        (read) => read.freeze,
+        () => freeze,
+      );
       // Without the database nothing new is known: what was known grows old, and that is what the stage is held for.
       status = await ports.evidence.judgeStatus(releaseId).catch(() => status);
       const now = ports.now();
       // Without this the lease runs out: who renews it must know that somebody would act on a verdict.
       await ports.watches.note(releaseId, now).catch(() => {});
       const assessment = assessStage({ policy, stage, openedAt, now, promote, holdCleared }, status);
+      if (freeze !== null && assessment.outcome !== 'regression') {
+        const verdict = assessment.outcome === 'held' && assessment.reason === 'hold';
+        if (!awaitFresh) return verdict ? assessment : heldFrozen(assessment.evidence, freeze);
+        ports.heartbeat('frozen');
+        await sleep(lookEveryMs(policy), undefined, { signal: ports.cancelled() });
+        continue;
+      }
       const stillNoData = awaitFresh && assessment.outcome === 'held' && assessment.reason === 'no-data';
       if (awaitFresh && assessment.outcome !== 'regression' && !isStale(policy, status, now)) {
         return { outcome: 'fresh', evidence: assessment.evidence };
@@ -112,7 +129,7 @@ export const createRolloutActivities = (ports: RolloutPorts): RolloutActivities 
   },
 
   completeRollout: async ({ releaseId, family, release }) => {
-    const { document } = await ports.director.change(
+    const completing = ports.director.change(
       family,
       (current) => {
         if (current.mode === 'steady' && current.steady.contentVersion === release.contentVersion) return null;
@@ -123,8 +140,14 @@ export const createRolloutActivities = (ports: RolloutPorts): RolloutActivities 
       },
       { expiresInMs: steadyExpiryMs },
     );
+    const completed = await completing.catch(wasFrozen);
     const status = await ports.evidence.judgeStatus(releaseId);
-    return { directorVersion: document.directorVersion, counts: status?.counts ?? {} };
+    const counts = status?.counts ?? {};
+    if ('frozen' in completed) {
+      const { document } = await ports.director.read(family);
+      return { directorVersion: document.directorVersion, counts, ...completed };
+    }
+    return { directorVersion: completed.document.directorVersion, counts };
   },
 
   closeTelemetry: async ({ releaseId }) => {
@@ -157,6 +180,18 @@ export const createRolloutActivities = (ports: RolloutPorts): RolloutActivities 
     }
   },
 });
+
+/** A freeze passes: what it refuses is no failure. */
+const wasFrozen = (error: unknown): { readonly frozen: string } => {
+  if (error instanceof SigrelError && error.code === 'SRP_HOLD_FROZEN') return { frozen: error.message };
+  throw error;
+};
+
+const heldFrozen = (evidence: StageEvidence, { by, at, reason }: FamilyFreeze): StageOutcome => {
+  const message = `the family is frozen by ${by} since ${at}: ${reason}`;
+  const waitingFor = [{ code: 'frozen', message }, ...evidence.waitingFor];
+  return { outcome: 'held', reason: 'frozen', verdict: null, evidence: { ...evidence, waitingFor } };
+};
 
 const familyBusy = (family: string, other: string): SigrelError =>
   new SigrelError('SRP_RULE_FAMILY_BUSY', `family ${family} is rolling out ${other}: wait for its end, or halt it`, {

@@ -214,11 +214,12 @@ export type StageOutcome =
   | { readonly outcome: 'regression'; readonly verdict: Verdict; readonly evidence: StageEvidence }
   | {
       readonly outcome: 'held';
-      readonly reason: 'hold' | 'no-data';
+      /** `frozen`: a person froze the family; `waitingFor` names who and why. */
+      readonly reason: 'hold' | 'no-data' | 'frozen';
       readonly verdict: Verdict | null;
       readonly evidence: StageEvidence;
     }
-  /** Fresh evidence came back after a hold for want of data: the stage goes on. */
+  /** Fresh evidence came back after a hold for want of data, or the freeze was lifted: the stage goes on. */
   | { readonly outcome: 'fresh'; readonly evidence: StageEvidence };
 
 export type StageEvidence = {

@@ -132,12 +132,15 @@ const untilCancelled = async <T>(run: Run, work: () => Promise<T>): Promise<T | 
 const rollOut = async (run: Run): Promise<void> => {
   const stages = run.state().rollout?.stages ?? [];
   const index = run.state().rollout?.passed ?? 0;
-  const passed = await runStage(run, index);
-  if (passed === 'halt') return haltRelease(run);
-  if (index + 1 < stages.length) {
-    await continueAsNew<typeof releaseWorkflow>({ ...run.input, carried: run.recorder.recorded() });
+  for (;;) {
+    const passed = await runStage(run, index);
+    if (passed === 'halt') return haltRelease(run);
+    if (index + 1 < stages.length) {
+      await continueAsNew<typeof releaseWorkflow>({ ...run.input, carried: run.recorder.recorded() });
+    }
+    // Frozen after the last look: the stage goes on as one that is held.
+    if (await complete(run, passed.engines)) return;
   }
-  await complete(run, passed.engines);
 };
 
 /**
@@ -192,9 +195,13 @@ const runStage = async (run: Run, index: number): Promise<'halt' | { readonly en
       await condition(() => run.attention() !== seen);
       continue;
     }
-    if (!granted) {
+    // What a freeze keeps from being granted is asked for again when the watch has seen its end.
+    if (!granted && !(state.phase === 'held' && state.hold?.reasonCode === 'frozen')) {
       const engines = await testedFleet(run, index, seen);
-      if (engines !== null) granted = (await run.unlessInterrupted(() => openStage(run, index, engines))).done;
+      if (engines === null) continue;
+      const opened = await run.unlessInterrupted(() => openStage(run, index, engines));
+      granted = opened.done && opened.value.frozen === undefined;
+      if (opened.done && opened.value.frozen !== undefined) holdFrozen(run, index, opened.value.frozen);
       continue;
     }
     if (passed) {
@@ -252,7 +259,11 @@ const holdCleared = (run: Run): boolean => run.state().rollout?.holdCleared ?? f
 const stageName = (run: Run, index: number): string => run.state().rollout?.stages[index]?.name ?? String(index);
 
 /** `engines`: those of the field now. Devices of one that was excluded meanwhile stay as they are: nobody newly takes the release. */
-const openStage = async (run: Run, index: number, engines: readonly EngineId[]): Promise<void> => {
+const openStage = async (
+  run: Run,
+  index: number,
+  engines: readonly EngineId[],
+): Promise<{ readonly frozen?: string }> => {
   const { releaseId, family, policy } = run.input;
   const { rollout: plan, manifest } = run.state();
   const stage = plan?.stages[index];
@@ -263,7 +274,7 @@ const openStage = async (run: Run, index: number, engines: readonly EngineId[]):
   const thresholds = opened ? plan.thresholds : thresholdsFor(plan.thresholds, plan.stages, index, engines);
   if (!opened) run.recorder.emit(byWorkflow, { type: 'StageOpened', data: { stage: index, name, thresholds } });
   await run.recorder.flush();
-  await rollout.openStage.executeWithOptions({ summary: `grant stage ${name}` }, [
+  return rollout.openStage.executeWithOptions({ summary: `grant stage ${name}` }, [
     {
       ...{ releaseId, family, policy, stage: index, thresholds },
       salt: plan.salt,
@@ -273,6 +284,13 @@ const openStage = async (run: Run, index: number, engines: readonly EngineId[]):
       holdCleared: plan.holdCleared,
     },
   ]);
+};
+
+/** A person froze the family, whose freeze is no part of this release: the stage is held until it is lifted. */
+const holdFrozen = (run: Run, index: number, reason: string): void => {
+  const decision = { triggeredBy: 'person', by: 'freeze', reasonCode: 'frozen', reason } as const;
+  const stage = { stage: index, name: stageName(run, index), verdict: null };
+  run.recorder.emit(byWorkflow, { type: 'StageHeld', data: { ...decision, ...stage } });
 };
 
 /** Records what a watch ended with; true when the stage passed. */
@@ -302,6 +320,11 @@ const noteOutcome = (run: Run, index: number, outcome: StageOutcome): boolean =>
       noteRegression(run.recorder, outcome.verdict);
       return false;
     case 'held': {
+      if (outcome.reason === 'frozen') {
+        emit(evidence);
+        holdFrozen(run, index, outcome.evidence.waitingFor[0]?.message ?? 'the family is frozen');
+        return false;
+      }
       const noData = outcome.reason === 'no-data';
       const reason = noData
         ? `no complete window since tick ${outcome.evidence.lastTick}`
@@ -322,15 +345,18 @@ const noteOutcome = (run: Run, index: number, outcome: StageOutcome): boolean =>
     }
     case 'fresh':
       if (run.state().phase === 'held') {
-        const decision = { triggeredBy: 'workflow' as const, by: 'release', reasonCode: 'evidence-fresh' };
-        emit({ type: 'RolloutResumed', data: { ...decision, reason: 'windows arrive again', stage: index } });
+        const thawed = run.state().hold?.reasonCode === 'frozen';
+        const reasonCode = thawed ? 'thawed' : 'evidence-fresh';
+        const reason = thawed ? 'the freeze was lifted' : 'windows arrive again';
+        const decision = { triggeredBy: 'workflow' as const, by: 'release', reasonCode, reason };
+        emit({ type: 'RolloutResumed', data: { ...decision, stage: index } });
       }
       return false;
   }
 };
 
-/** `engines`: those of the field now. */
-const complete = async (run: Run, engines: readonly EngineId[]): Promise<void> => {
+/** `engines`: those of the field now. False: the family was frozen meanwhile, and nothing has changed. */
+const complete = async (run: Run, engines: readonly EngineId[]): Promise<boolean> => {
   const { releaseId, family } = run.input;
   const signed = run.state().manifest?.release;
   if (!signed) throw ApplicationFailure.nonRetryable('no signed content', 'SRP_BUG_MANIFEST');
@@ -340,14 +366,19 @@ const complete = async (run: Run, engines: readonly EngineId[]): Promise<void> =
   const artefacts = signed.artefacts.filter(({ engine }) => engines.includes(engine) && !behind.has(engine));
   const content = { ...signed, artefacts };
   run.close();
-  const { counts } = await CancellationScope.nonCancellable(() =>
+  const { counts, frozen } = await CancellationScope.nonCancellable(() =>
     rollout.completeRollout({ releaseId, family, release: content }),
   );
+  if (frozen !== undefined) {
+    run.reopen();
+    return false;
+  }
   run.recorder.emit(
     byWorkflow,
     { type: 'RolloutCompleted', data: { counts } },
     { type: 'ReleaseCompleted', data: { contentVersion: content.contentVersion } },
   );
+  return true;
 };
 
 // ---- stopping
@@ -521,6 +552,9 @@ const openRun = (input: ReleaseInput): Run => {
     },
     close: () => {
       closed = true;
+    },
+    reopen: () => {
+      closed = false;
     },
   };
 };

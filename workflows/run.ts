@@ -35,6 +35,8 @@ export type Run = {
   readonly noteFrozen: (directorVersion: number) => void;
   /** From now on the content becomes the steady one: a stop would come too late to be one, and is refused. */
   readonly close: () => void;
+  /** It does not: what was refused may be asked again. */
+  readonly reopen: () => void;
 };
 
 /** The release ends before anybody was offered it. */

@@ -27,6 +27,8 @@ let blobs: ReturnType<typeof createFileBlobs>;
 /** Kafka is away until this resolves. */
 let telemetryIsBack: Promise<void>;
 let controls: ControlRecord[];
+/** Heartbeats of watches. */
+let beats: number;
 
 beforeAll(async () => {
   root = await mkdtemp(join(tmpdir(), 'sigrel-exposure-'));
@@ -42,6 +44,7 @@ beforeEach(async () => {
   await director.initialiseFamily(family, [{ engine, bytes: new TextEncoder().encode('baseline') }]);
   telemetryIsBack = Promise.resolve();
   controls = [];
+  beats = 0;
   status = () => freshStatus();
 });
 
@@ -67,7 +70,9 @@ const rollout = () =>
     },
     bucketOf: () => 0,
     now: Date.now,
-    heartbeat: () => {},
+    heartbeat: () => {
+      beats += 1;
+    },
     cancelled: () => new AbortController().signal,
   });
 
@@ -275,5 +280,69 @@ describe('evidence before exposure', () => {
     await rollBack('r1', rollback);
     await expect(complete()).rejects.toMatchObject({ code: 'SRP_RULE_STOPPED' });
     expect((await document()).steady.contentVersion).toBe(1);
+  });
+});
+
+describe('a frozen family', () => {
+  const frozen = { freezeId: 'f', by: 'sam', reason: 'complaints', at: '2026-01-01T00:00:00.000Z', until: null };
+  const policy = { ...defaultPolicy, tickMs: 1_000 };
+  const watch = (releaseId: string, awaitFresh: boolean) =>
+    rollout().watchStage({
+      ...{ releaseId, family, stage: 0, policy, openedAt: Date.now(), promote: false, holdCleared: false, awaitFresh },
+    });
+
+  test('grants no stage and completes nothing, says by whom it is frozen, and fails nothing', async () => {
+    const { open, release } = await prepare('r1');
+    await director.freeze(family, frozen);
+    expect(await open(0)).toMatchObject({ frozen: expect.stringContaining('frozen by sam') });
+    expect((await document()).mode).toBe('steady');
+    await director.thaw(family, 'f');
+    expect(await open(0)).not.toHaveProperty('frozen');
+    await director.freeze(family, frozen);
+    const before = await document();
+    expect(await rollout().completeRollout({ releaseId: 'r1', family, release })).toHaveProperty('frozen');
+    expect(await open(1)).toHaveProperty('frozen');
+    expect(await document()).toEqual(before);
+    // A pause may begin under it and may not end under it.
+    await freeze('r1');
+    await expect(thaw('r1')).rejects.toMatchObject({ code: 'SRP_HOLD_FROZEN' });
+    expect(await director.read(family)).toMatchObject({ stopped: true, document: { mode: 'frozen', freezeId: 'f' } });
+  });
+
+  test('halts and rolls back as ever, and the freeze outlives it', async () => {
+    const { open, rollback } = await prepare('r1');
+    await open(0);
+    await director.freeze(family, frozen);
+    await freeze('r1');
+    await rollBack('r1', rollback);
+    expect(await director.read(family)).toMatchObject({
+      ...{ stopped: false, freeze: { freezeId: 'f' } },
+      document: { mode: 'rollback', rollback, freezeId: 'f' },
+    });
+    const next = await prepare('r2');
+    expect(await next.open(0)).toHaveProperty('frozen');
+  });
+
+  test('holds the stage until the freeze is lifted and evidence is fresh; a HALT is heard under it', async () => {
+    const { open } = await prepare('r1');
+    await open(0);
+    await director.freeze(family, frozen);
+    expect(await watch('r1', false)).toMatchObject({
+      ...{ outcome: 'held', reason: 'frozen' },
+      evidence: {
+        waitingFor: expect.arrayContaining([{ code: 'frozen', message: expect.stringContaining('frozen by sam') }]),
+      },
+    });
+    let over = false;
+    const waiting = watch('r1', true).finally(() => {
+      over = true;
+    });
+    await expect.poll(() => beats).toBeGreaterThan(1);
+    expect(over).toBe(false);
+    await director.thaw(family, 'f');
+    expect(await waiting).toMatchObject({ outcome: 'fresh' });
+    await director.freeze(family, frozen);
+    status = () => freshStatus({ halt: sampleVerdict });
+    expect(await watch('r1', true)).toMatchObject({ outcome: 'regression' });
   });
 });

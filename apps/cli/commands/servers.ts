@@ -3,15 +3,18 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Command } from 'commander';
 import { SigrelError } from '../../../domain/errors.ts';
+import { plural } from '../../../domain/timeline.ts';
 import type { Config } from '../../../infra/config.ts';
 import { readServers, serverNames, startServers, stopServers } from '../../../infra/servers/local.ts';
 import { endProcess, isSame, spawnServer, waitReady } from '../../../infra/servers/processes.ts';
 import { type Progress, stderrProgress, step } from '../../../infra/servers/progress.ts';
 import { readServices } from '../../../infra/servers/services-record.ts';
 import { serviceNames } from '../../../services/all.ts';
+import type { AlarmsAnswer } from '../../../services/api/contract.ts';
 import { checkout } from '../context.ts';
 import type { Global } from '../global.ts';
 import { note, out, outJson, paint, table } from '../output.ts';
+import { renderAlarms } from './freeze.ts';
 
 /** What runs for a state folder; processes that have ended are left out. */
 export type Running = {
@@ -112,13 +115,26 @@ export const addServerCommands = (program: Command, global: Global): void => {
     .description('what runs, and where; exit code 1 when something is down')
     .option('--json', 'for programs')
     .addHelpText('after', '\nExample:\n  $ sigrel status --json | jq .services.api.url')
-    .action((options: { json?: boolean }) => {
+    .action(async (options: { json?: boolean }) => {
       const config = global.config();
       const running = readRunning(config);
-      if (options.json) outJson({ stateDir: config.stateDir, healthy: allRun(running), ...running });
+      const alarms = await standingAlarms(running, global);
+      if (options.json) outJson({ stateDir: config.stateDir, healthy: allRun(running), ...running, alarms });
       else out(table(columns, rows(running)));
+      if (!options.json && alarms && alarms.length > 0) {
+        out(`\n${paint('red', plural(alarms.length, 'alarm'))}`);
+        out(renderAlarms(alarms, Date.now()));
+      }
       if (!allRun(running)) global.exitWith(1);
     });
+};
+
+/** null: nobody can tell. */
+const standingAlarms = async ({ services }: Running, global: Global): Promise<AlarmsAnswer['alarms'] | null> => {
+  if (!services.api) return null;
+  const asked = global.api().get<AlarmsAnswer>('/alarms');
+  const answer = await Promise.race([asked, sleep(3_000, null)]).catch(() => null);
+  return answer?.alarms ?? null;
 };
 
 /** Until a person stops it, or the services end by themselves. */

@@ -1,0 +1,97 @@
+/**
+ * `sigrel director`: break-glass. Freezes, thaws and shows a family with nothing but the online keys and the file store: no
+ * api, no servers, no services. What it does stands in the store; nothing of it is in Kafka.
+ */
+import { randomUUID } from 'node:crypto';
+import { join, resolve } from 'node:path';
+import type { Command } from 'commander';
+import { SigrelError } from '../../../domain/errors.ts';
+import type { DirectorStore } from '../../../domain/ports.ts';
+import { createFileBlobs } from '../../../infra/store/blobs.ts';
+import { createDirectorStore } from '../../../infra/tuf/director-store.ts';
+import type { Global } from '../global.ts';
+import { note, out, outJson, table } from '../output.ts';
+import { defaultBy } from './freeze.ts';
+
+type Place = { readonly store?: string; readonly keys?: string; readonly json?: boolean };
+
+export const addDirectorCommands = (program: Command, global: Global): void => {
+  const director = program
+    .command('director')
+    .description('break-glass: stop a family with the online keys and the file store alone');
+  const open = ({ store, keys }: Place): DirectorStore => {
+    const { stateDir } = store && keys ? { stateDir: '' } : global.config();
+    const dir = resolve(store ?? join(stateDir, 'store'));
+    const keysDir = resolve(keys ?? join(stateDir, 'keys'));
+    return createDirectorStore({ dir, keysDir, blobs: createFileBlobs(join(dir, 'blobs')), now: Date.now });
+  };
+  const place = (command: Command): Command =>
+    command
+      .argument('<family>', 'e.g. ips')
+      .option('--store <folder>', 'the file store (default: store/ of the state folder)')
+      .option('--keys <folder>', 'the online keys (default: keys/ of the state folder)')
+      .option('--json', 'for programs');
+
+  place(director.command('freeze'))
+    .description('nobody newly takes anything of this family; takes the place of any other freeze')
+    .requiredOption('--reason <text>', 'why; it stands in the store')
+    .option('--by <name>', 'who does it', defaultBy())
+    .addHelpText(
+      'after',
+      '\nExample:\n  $ sigrel director freeze ips --store /srv/store --keys /media/keys --reason "halt!"',
+    )
+    .action(async (family: string, options: Place & { by: string; reason: string }) => {
+      const { by, reason } = options;
+      if (reason.trim() === '') throw new SigrelError('SRP_INPUT_REASON', 'a freeze needs a reason');
+      const store = open(options);
+      const at = new Date().toISOString();
+      const freeze = { freezeId: `break-glass/${randomUUID()}`, reason, by, at, until: null };
+      const { document, publishedAt } = await store.freeze(family, freeze).catch(async (error) => {
+        await sayMarker(store, family, freeze.freezeId);
+        throw error;
+      });
+      if (options.json) return outJson({ family, freeze, directorVersion: document.directorVersion, publishedAt });
+      out(`frozen until "sigrel director thaw ${family}": nobody newly takes anything of ${family}`);
+    });
+
+  place(director.command('thaw'))
+    .description('lift whatever freeze stands; it grants nothing: leases are renewed on evidence')
+    .addHelpText('after', '\nExample:\n  $ sigrel director thaw ips --store /srv/store --keys /media/keys')
+    .action(async (family: string, options: Place) => {
+      const { thawed, freeze, document } = await open(options).thaw(family, null);
+      if (options.json) return outJson({ family, thawed, freeze, directorVersion: document.directorVersion });
+      out(thawed ? `thawed; it was frozen by ${freeze?.by}: ${freeze?.reason}` : `family ${family} is not frozen`);
+    });
+
+  place(director.command('show'))
+    .description('what devices are told now')
+    .addHelpText('after', '\nExample:\n  $ sigrel director show ips --json | jq .document.mode')
+    .action(async (family: string, options: Place) => {
+      const { document, expiresAt, stopped, freeze } = await open(options).read(family);
+      if (options.json) return outJson({ document, expiresAt: new Date(expiresAt).toISOString(), stopped, freeze });
+      const { mode, directorVersion, steady, rollout, rollback } = document;
+      const expiry = new Date(expiresAt).toISOString();
+      const rows = [
+        ['mode', `${mode}, director version ${directorVersion}`],
+        [expiresAt > Date.now() ? 'expires' : 'expired', expiry],
+        ['steady', `content ${steady.contentVersion} of ${steady.releaseId}`],
+        ...(rollout ? [['rollout', `content ${rollout.content.contentVersion} of ${rollout.content.releaseId}`]] : []),
+        ...(rollout ? Object.entries(rollout.thresholds).map(([segment, one]) => [segment, shareOf(one)]) : []),
+        ...(rollback ? [['rollback', `content ${rollback.contentVersion}`]] : []),
+        ...(stopped ? [['stopped', 'by its release: nothing raises or renews exposure']] : []),
+        ...(freeze ? [['frozen', `by ${freeze.by} since ${freeze.at}: ${freeze.reason}`]] : []),
+      ];
+      out(table([{ name: family }, { name: '' }], rows));
+    });
+};
+
+/** Share of the buckets. */
+const shareOf = (threshold: number): string => `${((100 * threshold) / 2 ** 32).toFixed(3)} %`;
+
+/** The freeze failed half-way: whoever did it has to know what stands. */
+const sayMarker = async (store: DirectorStore, family: string, freezeId: string): Promise<void> => {
+  const read = await store.read(family).catch(() => null);
+  if (read?.freeze?.freezeId !== freezeId || read.document.freezeId === freezeId) return;
+  const end = new Date(read.expiresAt).toISOString();
+  note(`the marker stands: nothing renews the lease, which ends at ${end}; the document could not be changed:`);
+};

@@ -1,0 +1,83 @@
+/** `sigrel freeze`, `thaw`: a whole family, whatever of it rolls out. `sigrel alarms`: what somebody has to look at. */
+import { userInfo } from 'node:os';
+import { type Command, InvalidArgumentError } from 'commander';
+import { duration } from '../../../domain/timeline.ts';
+import type { AlarmsAnswer, FreezeAnswer, ThawAnswer } from '../../../services/api/contract.ts';
+import type { Global } from '../global.ts';
+import { out, outJson, paint, table } from '../output.ts';
+
+export const defaultBy = (): string => process.env.SIGREL_USER ?? userInfo().username;
+
+const units = { m: 60_000, h: 3_600_000, d: 86_400_000 } as const;
+
+/** `24h`, or a moment. ISO 8601 in UTC. */
+const parseEnd = (text: string): string => {
+  const length = /^(\d+)(m|h|d)$/.exec(text);
+  if (length) return new Date(Date.now() + Number(length[1]) * units[length[2] as keyof typeof units]).toISOString();
+  const moment = Date.parse(text);
+  if (Number.isNaN(moment)) throw new InvalidArgumentError('expected 30m, 24h, 7d, or a moment: 2027-01-31T08:00:00Z');
+  return new Date(moment).toISOString();
+};
+
+type Decision = { readonly by: string; readonly reason: string; readonly json?: boolean };
+
+export const addFreezeCommands = (program: Command, global: Global): void => {
+  const pathOf = (family: string, what: string) => `/families/${encodeURIComponent(family)}/${what}`;
+  program
+    .command('freeze')
+    .argument('<family>', 'e.g. ips')
+    .description('nobody newly takes anything of this family until it is thawed, whatever its releases do')
+    .requiredOption('--reason <text>', 'why; it stands in the log')
+    .option('--by <name>', 'who asks', defaultBy())
+    .option('--until <end>', 'thaw by itself after 30m, 24h, 7d, or at a moment', parseEnd)
+    .option('--json', 'for programs')
+    .addHelpText(
+      'after',
+      '\nExample:\n  $ sigrel freeze ips --reason "customers call" --until 24h\n\nWithout api or Temporal: sigrel director freeze',
+    )
+    .action(async (family: string, { json, until = null, ...asked }: Decision & { until?: string | null }) => {
+      const answer = await global.api().post<FreezeAnswer>(pathOf(family, 'freeze'), { ...asked, until });
+      if (json) return outJson(answer);
+      const end = answer.freeze.until === null ? `until "sigrel thaw ${family}"` : `until ${answer.freeze.until}`;
+      out(`frozen ${end}: nobody newly takes anything of ${family} (director version ${answer.directorVersion})`);
+    });
+  program
+    .command('thaw')
+    .argument('<family>', 'e.g. ips')
+    .description('lift the freeze; what rolls out goes on when its lease is renewed, on fresh evidence')
+    .requiredOption('--reason <text>', 'why; it stands in the log')
+    .option('--by <name>', 'who asks', defaultBy())
+    .option('--json', 'for programs')
+    .addHelpText('after', '\nExample:\n  $ sigrel thaw ips --reason "it was something else"')
+    .action(async (family: string, { json, ...asked }: Decision) => {
+      const answer = await global.api().post<ThawAnswer>(pathOf(family, 'thaw'), asked);
+      if (!answer.thawed) global.exitWith(3);
+      if (json) return outJson(answer);
+      const { freeze } = answer;
+      out(
+        answer.thawed
+          ? `thawed: what rolls out of ${family} goes on when its lease is renewed`
+          : `still frozen by ${freeze?.by ?? 'another freeze'}: ${freeze?.reason ?? ''}`,
+      );
+    });
+  program
+    .command('alarms')
+    .description('what somebody has to look at; exit code 3 when there is something')
+    .option('--json', 'for programs')
+    .addHelpText('after', '\nExample:\n  $ sigrel alarms --json | jq .alarms[].words')
+    .action(async (options: { json?: boolean }) => {
+      const { alarms } = await global.api().get<AlarmsAnswer>('/alarms');
+      if (alarms.length > 0) global.exitWith(3);
+      if (options.json) return outJson({ alarms });
+      if (alarms.length === 0) return out('no alarm');
+      out(renderAlarms(alarms, Date.now()));
+    });
+};
+
+export const renderAlarms = (alarms: AlarmsAnswer['alarms'], now: number): string =>
+  table(
+    ['alarm', 'for', 'age', 'limit', 'what'].map((name) => ({ name })),
+    alarms.map(({ kind, since, observed, limit, words }) => [
+      ...[paint('red', kind), duration(Math.max(0, now - since)), duration(observed), duration(limit), words],
+    ]),
+  );
