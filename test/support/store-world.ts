@@ -56,6 +56,7 @@ export const policyOf = (changes: Partial<RolloutPolicy> = {}): RolloutPolicy =>
 export const openStoreWorld = async (
   family: string,
   telemetry: GatewayLog = createMemoryTelemetryLog(),
+  ackMs = 10_000,
 ): Promise<StoreWorld> => {
   const root = await mkdtemp(join(tmpdir(), 'sigrel-world-'));
   const [dir, keysDir] = [join(root, 'store'), join(root, 'keys')];
@@ -67,7 +68,7 @@ export const openStoreWorld = async (
   const rightTime = () => performance.timeOrigin + performance.now();
   const offers = createOfferCheck(createDirectorView(director, dir), rightTime, silent);
   const gateway = await startGateway({
-    ...{ telemetry, fleetKey, port: 0, clockMs: 100, ackMs: 10_000, offers, log: silent },
+    ...{ telemetry, fleetKey, port: 0, clockMs: 100, ackMs, offers, log: silent },
   });
   const trustedRoot = await readTrustedRoot(dir);
   const clients = new Map<string, Promise<RepositoryClient>>();
