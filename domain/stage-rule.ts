@@ -43,7 +43,8 @@ export type StageQuestion = {
 
 /** True when the last window is too old to renew a lease or to pass a stage on. */
 export const isStale = (policy: RolloutPolicy, status: JudgeStatus | null, now: number): boolean =>
-  status === null || now - status.lastWindowClosedAt > policy.freshTicks * policy.tickMs;
+  // Written so that what is no number is stale, here and below: nothing passes on it.
+  status === null || !(now - status.lastWindowClosedAt <= policy.freshTicks * policy.tickMs);
 
 /**
  * Whether the lease of this document may be renewed; null when it may, else why not. Fresh windows without a verdict are
@@ -123,15 +124,15 @@ const unmet = (question: StageQuestion, status: JudgeStatus): Finding[] => {
   const plan = policy.stages[stage];
   if (plan === undefined) return [finding('stage', 'the policy has no such stage', stage, '<', policy.stages.length)];
   const found: Finding[] = [];
-  if (status.stage < stage) {
+  if (!(status.stage >= stage)) {
     found.push(finding('stage-evidence', 'no window yet with this stage in force', status.stage, '>=', stage));
   }
   const covered = Math.max(0, status.lastWindowClosedAt - openedAt);
-  if (covered < plan.minMs && !question.promote) {
+  if (!(covered >= plan.minMs) && !question.promote) {
     found.push(finding('min-time-ms', 'minimum time of the stage', covered, '>=', plan.minMs));
   }
   const { cell, value, limit } = status.promote;
-  if (plan.promote && value < limit && !question.promote) {
+  if (plan.promote && !(value >= limit) && !question.promote) {
     const observed = Number(value.toPrecision(3));
     found.push(finding('promote-evidence', `evidence that ${cell} got no worse`, observed, '>=', limit));
   }
@@ -142,17 +143,17 @@ const unmet = (question: StageQuestion, status: JudgeStatus): Finding[] => {
     if (counts === undefined || counts.enrolled === 0) continue;
     healthy += counts.healthy;
     const needed = Math.max(1, Math.ceil(healthyShare * (status.exposed[segment] ?? 0)));
-    if (counts.healthy < needed) {
+    if (!(counts.healthy >= needed)) {
       found.push(finding('segment-healthy', `healthy devices in ${segment}`, counts.healthy, '>=', needed));
     }
     const open = status.openTrials[segment] ?? 0;
     const allowed = Math.floor(openTrialShare * counts.offered);
-    if (open > allowed) {
+    if (!(open <= allowed)) {
       found.push(finding('open-trials', `first silence trials still open in ${segment}`, open, '<=', allowed));
     }
   }
   const minimum = Math.max(1, plan.minDevices);
-  if (healthy < minimum) found.push(finding('min-devices', 'healthy devices', healthy, '>=', minimum));
+  if (!(healthy >= minimum)) found.push(finding('min-devices', 'healthy devices', healthy, '>=', minimum));
   return found;
 };
 
