@@ -1,12 +1,12 @@
 /**
- * What somebody has to look at: evidence that is late, a lease that is not renewed, a freeze that has grown old. Pure: from
+ * What somebody has to look at: evidence that is late, a lease that has run out, a freeze that has grown old. Pure: from
  * what stands in the store and what the judge has written, so that whoever asks gets the same answer, also while no process
  * records alarms.
  */
 import { type DirectorDocument, type FamilyFreeze, grantsExposure, openRelease } from './director.ts';
 import { type JudgeStatus, refuseRenewal } from './stage-rule.ts';
 
-export type AlarmKind = 'windows-late' | 'evidence-unreadable' | 'lease-not-renewed' | 'freeze-old';
+export type AlarmKind = 'windows-late' | 'evidence-unreadable' | 'lease-lapsed' | 'freeze-old';
 
 export type Alarm = {
   /** The same as long as it is the same trouble. */
@@ -47,7 +47,7 @@ export const freezeOldMs = 24 * 3_600_000;
 
 export const alarmsOf = (facts: FamilyFacts, now: number): readonly Alarm[] => [
   ...lateWindows(facts, now),
-  ...lateRenewal(facts, now),
+  ...lapsedLease(facts, now),
   ...oldFreeze(facts, now),
 ];
 
@@ -74,12 +74,12 @@ const lateWindows = ({ document, evidence, partitions }: FamilyFacts, now: numbe
   return [{ ...about, ...late, alarmId: `windows-late/${releaseId}`, kind: 'windows-late' }];
 };
 
-/** A lease is renewed when a third of it is gone: two thirds without a renewal are a refusal. */
-const lateRenewal = ({ document, expiresAt, stopped, evidence }: FamilyFacts, now: number): readonly Alarm[] => {
+/** Over for a third of its length: one that is renewed late, or was left to be renewed by a thaw, is nobody's business. */
+const lapsedLease = ({ document, expiresAt, stopped, evidence }: FamilyFacts, now: number): readonly Alarm[] => {
   const { family, rollout } = document;
   if (!grantsExposure(document) || rollout === null) return [];
   const { leaseMs } = rollout.lease;
-  const limit = Math.round((leaseMs * 2) / 3);
+  const limit = Math.round((leaseMs * 4) / 3);
   const observed = now - (expiresAt - leaseMs);
   if (observed <= limit) return [];
   const { releaseId } = rollout.content;
@@ -89,9 +89,9 @@ const lateRenewal = ({ document, expiresAt, stopped, evidence }: FamilyFacts, no
   const why = stopped
     ? 'the release was stopped'
     : (refused ?? 'the event log does not take it, or nobody renews leases');
-  const words = `the lease of ${releaseId} ${now < expiresAt ? 'is not renewed' : 'has run out'}: ${why}`;
+  const words = `the lease of ${releaseId} has run out: ${why}`;
   const late = { since: expiresAt - leaseMs + limit, observed, operator: '>', limit, partitions: [], words } as const;
-  return [{ alarmId: `lease-not-renewed/${releaseId}`, kind: 'lease-not-renewed', family, releaseId, ...late }];
+  return [{ alarmId: `lease-lapsed/${releaseId}`, kind: 'lease-lapsed', family, releaseId, ...late }];
 };
 
 const oldFreeze = ({ document, freeze }: FamilyFacts, now: number): readonly Alarm[] => {
