@@ -23,6 +23,7 @@ export const testNamespaces = [
   'release-workflow',
   'bench',
   'six-ways',
+  'freeze',
 ] as const;
 
 export default async (project: TestProject): Promise<() => Promise<void>> => {

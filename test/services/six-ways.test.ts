@@ -287,6 +287,23 @@ describe('each way stops alone', () => {
     expect(await world.director.renew('way-4', document.directorVersion, endlessMs)).toBe(true);
     await expectTakes(world, others.slice(0, 1));
 
+    // A freeze by hand takes its place, and is lifted by hand: the workflow that it overtook lifts nothing of it.
+    await freezeFamily(ports, 'way-4', { by: 'sam', reason: 'once more', until: null });
+    const byHand = {
+      freezeId: 'break-glass/1',
+      by: 'eve',
+      reason: 'by hand',
+      at: new Date().toISOString(),
+      until: null,
+    };
+    await world.director.freeze('way-4', byHand);
+    const left = await thawFamily(ports, 'way-4', { by: 'ann', reason: 'r' });
+    expect(left).toEqual({ family: 'way-4', thawed: false, freeze: byHand });
+    await expect(thawFamily(ports, 'way-4', { by: 'ann', reason: 'r' })).rejects.toMatchObject({
+      ...{ code: 'SRP_RULE_BREAK_GLASS', message: expect.stringContaining('frozen by eve') },
+    });
+    expect(await world.director.thaw('way-4', null)).toMatchObject({ thawed: true });
+
     // One that stands is replaced, and ends by itself when its time is over.
     await freezeFamily(ports, 'way-4', { by: 'sam', reason: 'again', until: null });
     const until = new Date(Date.now() + 1_500).toISOString();
