@@ -13,6 +13,7 @@ import type {
   Counts,
   CoverageGap,
   Finding,
+  HeldFor,
   Requalified,
   Stage,
   StageOutcome,
@@ -143,20 +144,20 @@ export type RolloutActivities = {
       policy: RolloutPolicy;
       /** Start of tick 0 (ms): the same for every stage of a release. */
       startedAt: number;
-      holdCleared: boolean;
+      clearedCells: readonly string[];
     },
   ): Promise<{ directorVersion: number }>;
   /**
-   * Watches until the stage passes, is held or regresses; heartbeats. `awaitFresh`: the stage is held for want of data;
-   * resolves with `fresh` when there is evidence again.
+   * Watches until the stage passes, is held or regresses; heartbeats. `heldFor`: what holds the stage already; resolves with
+   * `released` when that is over.
    */
   watchStage(
     input: StageRef & {
       policy: RolloutPolicy;
       openedAt: number;
       promote: boolean;
-      holdCleared: boolean;
-      awaitFresh: boolean;
+      clearedCells: readonly string[];
+      heldFor: HeldFor | null;
     },
   ): Promise<StageOutcome>;
   /** The completed release becomes the steady content under the long expiry. */
@@ -195,7 +196,7 @@ export type HaltActivities = {
   thawExposure(input: {
     releaseId: string;
     family: string;
-    holdCleared: boolean;
+    clearedCells: readonly string[];
   }): Promise<{ directorVersion: number; thawed: boolean }>;
   /** Switches the director to the signed rollback for exactly the halted cohort, under the long expiry. */
   publishRollback(input: {

@@ -6,7 +6,7 @@ import { type BucketOf, planStages } from '../domain/exposure.ts';
 import type { RolloutPolicy } from '../domain/policy.ts';
 import type { DirectorStore, EvidenceReader, Inventory, TelemetryLog, Watches } from '../domain/ports.ts';
 import { engineId, segmentKey } from '../domain/release.ts';
-import { assessStage, isStale, type JudgeStatus, refuseGrant } from '../domain/stage-rule.ts';
+import { assessStage, endOfWatch, isStale, type JudgeStatus, refuseGrant } from '../domain/stage-rule.ts';
 import { sumOf, total } from '../domain/timeline.ts';
 import type { RolloutActivities } from './contract.ts';
 import { hasEnded } from './halt.ts';
@@ -62,7 +62,7 @@ export const createRolloutActivities = (ports: RolloutPorts): RolloutActivities 
       startedAt,
       leaseMs: policy.leaseMs,
       freshMs: policy.freshTicks * policy.tickMs,
-      holdCleared: input.holdCleared,
+      clearedCells: input.clearedCells,
     };
     // Before the first stage there is nothing to judge by; every later one needs evidence that is fresh now.
     const refused = stage === 0 ? null : refuseGrant(lease, await ports.evidence.judgeStatus(releaseId), ports.now());
@@ -92,7 +92,7 @@ export const createRolloutActivities = (ports: RolloutPorts): RolloutActivities 
     return { directorVersion: document.directorVersion };
   },
 
-  watchStage: async ({ releaseId, policy, stage, openedAt, promote, holdCleared, awaitFresh }) => {
+  watchStage: async ({ releaseId, policy, stage, openedAt, promote, clearedCells, heldFor }) => {
     let status: JudgeStatus | null = null;
     for (;;) {
       // Without the database nothing new is known: what was known grows old, and that is what the stage is held for.
@@ -100,12 +100,9 @@ export const createRolloutActivities = (ports: RolloutPorts): RolloutActivities 
       const now = ports.now();
       // Without this the lease runs out: who renews it must know that somebody would act on a verdict.
       await ports.watches.note(releaseId, now).catch(() => {});
-      const assessment = assessStage({ policy, stage, openedAt, now, promote, holdCleared }, status);
-      const stillNoData = awaitFresh && assessment.outcome === 'held' && assessment.reason === 'no-data';
-      if (awaitFresh && assessment.outcome !== 'regression' && !isStale(policy, status, now)) {
-        return { outcome: 'fresh', evidence: assessment.evidence };
-      }
-      if (assessment.outcome !== 'watching' && !stillNoData) return assessment;
+      const assessment = assessStage({ policy, stage, openedAt, now, promote, clearedCells }, status);
+      const outcome = endOfWatch(assessment, heldFor, isStale(policy, status, now));
+      if (outcome !== null) return outcome;
       ports.heartbeat(assessment.evidence.waitingFor);
       await sleep(lookEveryMs(policy), undefined, { signal: ports.cancelled() });
     }

@@ -4,19 +4,21 @@
  */
 import type { MetricId, RolloutPolicy } from '../policy.ts';
 import type { SegmentKey } from '../release.ts';
+import { largest } from './decision.ts';
 import { foldTick, initialJudgeState, type JudgeState, leading, leafPlaces, type TickLeaves } from './fold.ts';
-import { type JudgePolicy, type PromotePolicy, startMass } from './policy.ts';
+import { type JudgeCell, type JudgePolicy, type PromotePolicy, startMass } from './policy.ts';
 import { promoteLogFactor } from './promote.ts';
 import { judgePolicies, type TickEvidence } from './session.ts';
 
 export type ExplainedTick = {
   readonly tick: number;
   readonly stage: number;
+  /** Largest of each key over the cells that are shown. */
   readonly A: number;
   readonly B: number;
   /** The cell with the largest statistic of key A. */
   readonly leading: string;
-  /** Both statistics are what the recorded counts give: to 1e-9, since other machines compute logarithms otherwise. */
+  /** Both statistics of all cells are what the recorded counts give: to 1e-9, since other machines compute logarithms otherwise. */
   readonly asRecorded: boolean;
 };
 
@@ -44,7 +46,7 @@ export type ExplainedCell = {
 export type Explanation = {
   readonly thresholds: { readonly hold: number; readonly A: number; readonly B: number };
   readonly ticks: readonly ExplainedTick[];
-  /** In policy order, as of the last tick. */
+  /** Those that are shown, in policy order, as of the last tick. */
   readonly cells: readonly ExplainedCell[];
   readonly hold: JudgeState['hold'];
   readonly halt: JudgeState['halt'];
@@ -52,9 +54,22 @@ export type Explanation = {
   readonly refused: string | null;
 };
 
+/** Cells to show; what is absent chooses nothing. */
+export type CellChoice = { readonly metric?: string; readonly segment?: string };
+
+const isChosen = ({ metric, segment }: CellChoice, cell: JudgeCell): boolean =>
+  (metric === undefined || cell.metric === metric) &&
+  (segment === undefined || (cell.kind === 'leaf' && cell.segment === segment));
+
 /** `ticks`: as recorded, in order from tick 0. */
-export const explainEvidence = (policy: RolloutPolicy, ticks: readonly TickEvidence[]): Explanation => {
+export const explainEvidence = (
+  policy: RolloutPolicy,
+  ticks: readonly TickEvidence[],
+  choice: CellChoice = {},
+): Explanation => {
   const { judge, promote, planTicks } = judgePolicies(policy, Object.keys(ticks[0]?.counts ?? {}));
+  const chosen = judge.cells.map((cell) => isChosen(choice, cell));
+  const highest = (statistics: readonly number[]) => largest(statistics, (c) => chosen[c] === true) ?? -1;
   const told: ExplainedTick[] = [];
   let state = initialJudgeState(judge);
   let stage = 0;
@@ -74,15 +89,18 @@ export const explainEvidence = (policy: RolloutPolicy, ticks: readonly TickEvide
     }
     state = next;
     current.push(leaves);
-    const A = leading(judge, state.statistics.A);
-    const B = leading(judge, state.statistics.B);
-    const asRecorded = isClose(A.value, recorded.statA) && isClose(B.value, recorded.statB);
-    told.push({ tick, stage, A: A.value, B: B.value, leading: A.cell, asRecorded });
+    const { statistics } = state;
+    const asRecorded =
+      isClose(leading(judge, statistics.A).value, recorded.statA) &&
+      isClose(leading(judge, statistics.B).value, recorded.statB);
+    const first = highest(statistics.A);
+    const [A, B] = [statistics.A[first] ?? 0, statistics.B[highest(statistics.B)] ?? 0];
+    told.push({ tick, stage, A, B, leading: judge.cells[first]?.id ?? '', asRecorded });
   }
   return {
     thresholds: { hold: 1 / judge.hold.alpha, A: 1 / judge.keys.A.alpha, B: 1 / judge.keys.B.alpha },
     ticks: told,
-    cells: explainCells(judge, promote, state, current),
+    cells: explainCells(judge, promote, state, current).filter((_, c) => chosen[c]),
     hold: state.hold,
     halt: state.halt,
     refused,

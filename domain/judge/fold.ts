@@ -149,17 +149,9 @@ export const leading = (
   return { cell: policy.cells[best]?.id ?? '', value: statistics[best] ?? 0 };
 };
 
-/** Cumulative counts of a cell: its leaf, or the sum over its segments. */
-export const cellTotals = (
-  policy: JudgePolicy,
-  state: JudgeState,
-  cellId: string,
-): readonly [number, number, number, number] => {
-  return leafPlaces(policy, cellId).reduce<Counts>(
-    (sum, place) => addLeaf(sum, state.totals[place] ?? noCounts),
-    noCounts,
-  );
-};
+/** Counts of a cell, of a tick or in total: its leaf, or the sum over its segments. */
+export const sumOfLeaves = (policy: JudgePolicy, leaves: TickLeaves, cellId: string): TickLeaves[number] =>
+  leafPlaces(policy, cellId).reduce<Counts>((sum, place) => addLeaf(sum, leaves[place] ?? noCounts), noCounts);
 
 const betsOf = (policy: JudgePolicy, metric: string): Bets =>
   policy.metrics.find((candidate) => candidate.id === metric)?.bets ?? policy.bets;

@@ -2,11 +2,14 @@
  * The judge of one release: windows of all partitions in, ticks, status and decisions out. What it finds is a function of the
  * windows alone; the order in which partitions deliver changes nothing. No I/O and no hashing: digests are handed in.
  */
+
 import { metrics, type RolloutPolicy } from '../policy.ts';
 import type { SegmentCounts, SegmentKey, Verdict } from '../release.ts';
 import type { JudgeStatus } from '../stage-rule.ts';
 import type { Window } from '../telemetry.ts';
-import { cellTotals, foldTick, initialJudgeState, type JudgeState, leading, type TickLeaves } from './fold.ts';
+import { attribute } from './attribution.ts';
+import { foldTick, initialJudgeState, type JudgeState, leading, sumOfLeaves, type TickLeaves } from './fold.ts';
+import { foldHolds, type HeldCell, newHolds, raiseHold } from './holds.ts';
 import { defaultJudgePolicy, type JudgePolicy, type PromotePolicy, startMass, validateJudgePolicy } from './policy.ts';
 import { foldPromote, initialPromoteState, type PromoteState, promoteValues, validatePromote } from './promote.ts';
 
@@ -36,7 +39,7 @@ export type Session = {
   promote: PromoteState | null;
   /** Stage in force at the start of the last tick. */
   stage: number;
-  hold: Verdict | null;
+  holds: readonly HeldCell[];
   halt: Verdict | null;
   /** Why no window is taken any more; null while all is well. No evidence: the stage holds. */
   refused: string | null;
@@ -44,7 +47,10 @@ export type Session = {
   readonly pending: Map<number, Map<number, PendingWindow>>;
 };
 
-export type StoredSession = Omit<Session, 'pending'>;
+export type StoredSession = Omit<Session, 'pending'> & { readonly version: number };
+
+/** Of what is stored: a session that means something else must not be folded on. */
+const version = 2;
 
 /** What became of one tick. */
 export type TickEvidence = {
@@ -83,19 +89,25 @@ export const newSession = (releaseId: string): Session => ({
   judge: null,
   promote: null,
   stage: 0,
-  hold: null,
+  holds: [],
   halt: null,
   refused: null,
   pending: new Map(),
 });
 
 export const restoreSession = (stored: StoredSession, pending: readonly PendingWindow[]): Session => {
-  const session: Session = { ...stored, pending: new Map() };
+  const { version: written, ...kept } = stored;
+  if (written !== version) {
+    const refused =
+      'its statistics were kept by another version of sigrel, which cannot be gone on with: halt the release';
+    return { ...newSession(stored.releaseId), refused };
+  }
+  const session: Session = { ...kept, pending: new Map() };
   for (const one of pending) keep(session, one);
   return session;
 };
 
-export const storeSession = ({ pending: _pending, ...stored }: Session): StoredSession => stored;
+export const storeSession = ({ pending: _pending, ...kept }: Session): StoredSession => ({ version, ...kept });
 
 export const nextTick = (session: Session): number => session.judge?.nextTick ?? 0;
 
@@ -172,12 +184,17 @@ const foldNextTick = (session: Session, context: SessionContext): TickResult | n
   const firstHarmAt = earliest(windows);
   const verdicts: Verdict[] = [];
   const verdict = (kind: Verdict['kind'], cell: string) => {
-    const found = verdictOf(plan, judge, kind, cell, context.codeVersion, firstHarmAt);
+    const found = verdictOf(plan, judge, kind, cell, { tickLeaves, codeVersion: context.codeVersion, firstHarmAt });
     verdicts.push(found);
     return found;
   };
+  // After a HALT nothing is enrolled any more: the HOLDs that its fault goes on to raise say nothing new.
+  const raised = session.halt === null ? newHolds(plan.policy, judge, session.holds) : [];
   if (session.halt === null && judge.halt !== null) session.halt = verdict('halt', judge.halt.cell);
-  if (session.hold === null && judge.hold !== null) session.hold = verdict('hold', judge.hold.cell);
+  session.holds = [
+    ...foldHolds(plan.policy, promote, session.holds, { tick, leaves: tickLeaves }),
+    ...raised.map((cell) => raiseHold(promote, verdict('hold', cell))),
+  ];
 
   const leadingA = leading(plan.policy, judge.statistics.A);
   const summary = {
@@ -208,7 +225,7 @@ const foldNextTick = (session: Session, context: SessionContext): TickResult | n
       lastWindowClosedAt: plan.startedAt + (tick + 1) * plan.tickMs,
       firstHarmAt,
       promote: leastEvidence(promote, session.promote),
-      hold: session.hold,
+      holds: session.holds.map((one) => ({ verdict: one.verdict, clearedAt: one.clearedAt })),
       halt: session.halt,
     },
     verdicts,
@@ -240,11 +257,14 @@ const critical: readonly (typeof metrics)[number]['id'][] = [
  * When a stage has shown enough (section 14): fleet-wide, no critical metric is at three times the control rate and 1e-3 per
  * device-hour more; for silence 1e-2 per hour of a trial's length.
  */
-const promotePolicyFor = ({ silenceMs }: RolloutPolicy): PromotePolicy => ({
+const promotePolicyFor = ({ firstSilenceMs, silenceMs }: RolloutPolicy): PromotePolicy => ({
   r1: 3,
-  delta1: Object.fromEntries(
-    critical.map((id) => [id, id === 'silence-later' ? (1e-2 * silenceMs) / 3_600_000 : 1e-3]),
-  ),
+  // Of every metric: the cell that holds a release has to show it too.
+  delta1: {
+    ...Object.fromEntries(metrics.map(({ id }) => [id, 1e-3])),
+    'silence-first': (1e-2 * firstSilenceMs) / 3_600_000,
+    'silence-later': (1e-2 * silenceMs) / 3_600_000,
+  },
   g: [0.05, 0.2, 0.5],
   weight: [1 / 3, 1 / 3, 1 / 3],
   beta: 0.05,
@@ -363,13 +383,12 @@ const verdictOf = (
   judge: JudgeState,
   kind: Verdict['kind'],
   cellId: string,
-  codeVersion: string,
-  firstHarmAt: number | null,
+  seen: { readonly tickLeaves: TickLeaves; readonly codeVersion: string; readonly firstHarmAt: number | null },
 ): Verdict => {
   const { policy } = plan;
   const index = policy.cells.findIndex((cell) => cell.id === cellId);
   const cell = policy.cells[index];
-  const [x, y, treatedHours, controlHours] = cellTotals(policy, judge, cellId);
+  const [x, y, treatedHours, controlHours] = sumOfLeaves(policy, judge.totals, cellId);
   const lastTick = judge.nextTick - 1;
   return {
     kind,
@@ -388,7 +407,9 @@ const verdictOf = (
     policyDigest: plan.policyDigest,
     firstTick: 0,
     lastTick,
-    codeVersion,
-    firstHarmAt,
+    codeVersion: seen.codeVersion,
+    firstHarmAt: seen.firstHarmAt,
+    inTick: sumOfLeaves(policy, seen.tickLeaves, cellId),
+    ...(kind === 'halt' ? { attribution: attribute(policy, judge) } : {}),
   };
 };

@@ -69,7 +69,7 @@ test('a tick is folded when every partition has delivered it, and its numbers ar
     lastTick: 5,
     lastWindowClosedAt: start + 6_000,
     stage: 0,
-    hold: null,
+    holds: [],
     halt: null,
   });
   expect(fifth?.status.counts[segment]).toMatchObject({ enrolled: 312, offered: 12, harmed: 0 });
@@ -93,7 +93,10 @@ test('evidence for going on is of the stage in force alone, and its least cell i
 test('harmed canaries give HOLD and HALT with the counts of their cell, once', () => {
   const { session, results } = takeAll(story(6));
   const verdicts = results.flatMap((result) => result.verdicts);
-  expect(verdicts.map((verdict) => verdict.kind).sort()).toEqual(['halt', 'hold']);
+  // The fleet-wide cell and the one of the segment: each raises its own HOLD, once.
+  expect(verdicts.map(({ kind, cell }) => (kind === 'halt' ? kind : cell)).sort()).toEqual([
+    ...['crash/*', `crash/${segment}`, 'halt'],
+  ]);
   const halt = verdicts.find((verdict) => verdict.kind === 'halt');
   expect(halt).toMatchObject({
     tick: 3,
@@ -106,7 +109,14 @@ test('harmed canaries give HOLD and HALT with the counts of their cell, once', (
     lastTick: 3,
     codeVersion: 'test',
     firstHarmAt: start + 3_500,
+    inTick: [6, 0, expect.closeTo(12 / 3600), expect.closeTo(300 / 3600)],
+    attribution: {
+      latchedBoth: expect.arrayContaining([`crash/${segment}`]),
+      suspects: expect.arrayContaining(['crash/*', `crash/${segment}`]),
+      leading: halt?.cell,
+    },
   });
+  expect(halt?.attribution?.suspects).toHaveLength(2);
   expect(halt?.statA).toBeGreaterThanOrEqual(100);
   expect(halt?.treatedHours).toBeCloseTo((12 * 3_900) / hour, 9);
   expect(session.halt).toEqual(halt);
@@ -144,6 +154,15 @@ const throughJson = (session: Session): Session => {
   const read: PendingWindow[] = JSON.parse(JSON.stringify(pending));
   return restoreSession(stored, read);
 };
+
+test('what another version of the statistics has stored is refused, not folded on', () => {
+  const { session } = takeAll(story(0));
+  const { version: _version, ...old } = storeSession(session);
+  const read = restoreSession(old as StoredSession, []);
+  expect(read).toMatchObject({ releaseId: 'r1', judge: null, refused: expect.stringContaining('halt the release') });
+  const [window] = story(0);
+  expect(window && acceptWindow(read, window, 'd')).toBe('refused');
+});
 
 test('a missing partition is waited for, never taken as zeros', () => {
   const windows = story(6).filter((window) => window.partition !== 1 || window.tick < 2);
