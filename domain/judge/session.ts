@@ -3,29 +3,27 @@
  * windows alone; the order in which partitions deliver changes nothing. No I/O and no hashing: digests are handed in.
  */
 
-import { metrics, type RolloutPolicy } from '../policy.ts';
 import type { SegmentCounts, SegmentKey, Verdict } from '../release.ts';
 import type { JudgeStatus } from '../stage-rule.ts';
 import type { Window } from '../telemetry.ts';
 import { attribute } from './attribution.ts';
-import { foldTick, initialJudgeState, type JudgeState, leading, sumOfLeaves, type TickLeaves } from './fold.ts';
+import { cellTotals, type JudgeState, leading, sumOfLeaves, type TickLeaves } from './fold.ts';
 import { foldHolds, type HeldCell, newHolds, raiseHold } from './holds.ts';
-import { defaultJudgePolicy, type JudgePolicy, type PromotePolicy, startMass, validateJudgePolicy } from './policy.ts';
-import { foldPromote, initialPromoteState, type PromoteState, promoteValues, validatePromote } from './promote.ts';
+import { foldLiveTick, type LiveJudge, liveJudge, validateLiveJudge } from './live.ts';
+import { type JudgePolicy, type PromotePolicy, segmentOf } from './policy.ts';
+import { foldPromote, initialPromoteState, type PromoteState, promoteValues } from './promote.ts';
 
 /** Text that is the same for equal data (a hash of its canonical form). */
 export type DigestOf = (value: unknown) => string;
 
 export type SessionContext = { readonly digestOf: DigestOf; readonly codeVersion: string };
 
-/** Fixed in tick 0, before anything is known. */
+/** Fixed in tick 0, before anything is known; cells of the stage without control join when that one opens. */
 type SessionPlan = {
-  readonly policy: JudgePolicy;
-  readonly promote: PromotePolicy;
+  readonly live: LiveJudge;
   readonly policyDigest: string;
   readonly startedAt: number;
   readonly tickMs: number;
-  readonly planTicks: number;
 };
 
 export type PendingWindow = { readonly window: Window; readonly digest: string };
@@ -50,7 +48,7 @@ export type Session = {
 export type StoredSession = Omit<Session, 'pending'> & { readonly version: number };
 
 /** Of what is stored: a session that means something else must not be folded on. */
-const version = 2;
+const version = 3;
 
 /** What became of one tick. */
 export type TickEvidence = {
@@ -159,27 +157,25 @@ const foldNextTick = (session: Session, context: SessionContext): TickResult | n
   if (first === undefined || parts.length < first.window.partitions) return null;
   const windows = parts.map((part) => part.window);
 
-  const plan = session.plan ?? planOf(windows, context.digestOf);
-  if (typeof plan === 'string') return refuse(session, plan);
-  const tickLeaves = sumLeaves(plan.policy, windows);
+  const planned = session.plan ?? planOf(windows, context.digestOf);
+  if (typeof planned === 'string') return refuse(session, planned);
+  const tickLeaves = sumLeaves(planned.live.policy, windows);
   if (typeof tickLeaves === 'string') return refuse(session, tickLeaves);
   // A stage is in force when every partition knows it.
   const stage = Math.min(...windows.map((window) => window.stage));
   const opens = stage > session.stage ? stage : 0;
-  const judge = foldTick(plan.policy, session.judge ?? initialJudgeState(plan.policy), {
-    tick,
-    startMass: startMass(tick, opens, plan.planTicks),
-    leaves: tickLeaves,
-  });
-  if ('refused' in judge) return refuse(session, judge.refused);
+  const folded = foldLiveTick(planned.live, session.judge, { tick, opens, leaves: tickLeaves });
+  if ('refused' in folded) return refuse(session, folded.refused);
 
   session.pending.delete(tick);
-  const { promote } = plan;
+  const { live, state: judge } = folded;
+  const plan = live === planned.live ? planned : { ...planned, live, policyDigest: digest(live, context.digestOf) };
+  const { policy, promote } = live;
   const before =
     session.promote === null || opens > 0 ? initialPromoteState({ ...promote, from: tick }) : session.promote;
   session.plan = plan;
   session.judge = judge;
-  session.promote = foldPromote(plan.policy, promote, before, { tick, leaves: tickLeaves });
+  session.promote = foldPromote(policy, promote, before, { tick, leaves: tickLeaves });
   session.stage = stage;
   const firstHarmAt = earliest(windows);
   const verdicts: Verdict[] = [];
@@ -189,14 +185,14 @@ const foldNextTick = (session: Session, context: SessionContext): TickResult | n
     return found;
   };
   // After a HALT nothing is enrolled any more: the HOLDs that its fault goes on to raise say nothing new.
-  const raised = session.halt === null ? newHolds(plan.policy, judge, session.holds) : [];
+  const raised = session.halt === null ? newHolds(policy, judge, session.holds) : [];
   if (session.halt === null && judge.halt !== null) session.halt = verdict('halt', judge.halt.cell);
   session.holds = [
-    ...foldHolds(plan.policy, promote, session.holds, { tick, leaves: tickLeaves }),
+    ...foldHolds(policy, promote, session.holds, { tick, leaves: tickLeaves }),
     ...raised.map((cell) => raiseHold(promote, verdict('hold', cell))),
   ];
 
-  const leadingA = leading(plan.policy, judge.statistics.A);
+  const leadingA = leading(policy, judge.statistics.A);
   const summary = {
     releaseId: session.releaseId,
     stage,
@@ -204,14 +200,14 @@ const foldNextTick = (session: Session, context: SessionContext): TickResult | n
     exposed: sumNumbers(windows.map((window) => window.exposed)),
     openTrials: sumNumbers(windows.map((window) => window.openTrials)),
     statA: leadingA.value,
-    statB: leading(plan.policy, judge.statistics.B).value,
+    statB: leading(policy, judge.statistics.B).value,
     leading: leadingA.cell,
   };
   return {
     evidence: {
       ...summary,
       tick,
-      leaves: namedLeaves(plan.policy, tickLeaves),
+      leaves: namedLeaves(policy, tickLeaves),
       offsets: parts.map(({ window: { partition, firstOffset, lastOffset }, digest }) => ({
         partition,
         firstOffset,
@@ -239,39 +235,6 @@ const refuse = (session: Session, why: string): null => {
 
 // ---- the plan
 
-/** Margin of key B per metric (halt-judge, section 14). */
-const deltaOf = (metric: (typeof metrics)[number]): number => {
-  if (metric.trial === 'device-hour') return 1e-5;
-  return metric.id === 'silence-first' ? 5e-4 : 1e-4;
-};
-
-/**
- * The critical metrics (halt-judge, section 14), as far as this product judges them. Of the first silence a device has one
- * trial in a release: no stage of a small fleet could ever show enough of them, and their being closed is a rule of its own.
- */
-const critical: readonly (typeof metrics)[number]['id'][] = [
-  ...(['silence-later', 'crash', 'load-failure', 'blocked-traffic'] as const),
-];
-
-/**
- * When a stage has shown enough (section 14): fleet-wide, no critical metric is at three times the control rate and 1e-3 per
- * device-hour more; for silence 1e-2 per hour of a trial's length.
- */
-const promotePolicyFor = ({ firstSilenceMs, silenceMs }: RolloutPolicy): PromotePolicy => ({
-  r1: 3,
-  // Of every metric: the cell that holds a release has to show it too.
-  delta1: {
-    ...Object.fromEntries(metrics.map(({ id }) => [id, 1e-3])),
-    'silence-first': (1e-2 * firstSilenceMs) / 3_600_000,
-    'silence-later': (1e-2 * silenceMs) / 3_600_000,
-  },
-  g: [0.05, 0.2, 0.5],
-  weight: [1 / 3, 1 / 3, 1 / 3],
-  beta: 0.05,
-  from: 0,
-  cells: critical.map((id) => `${id}/*`),
-});
-
 /** The critical cell that is furthest from its limit. */
 const leastEvidence = (promote: PromotePolicy, { logs }: PromoteState): JudgeStatus['promote'] => {
   const values = promoteValues(promote, logs);
@@ -279,43 +242,21 @@ const leastEvidence = (promote: PromotePolicy, { logs }: PromoteState): JudgeSta
   return { cell: promote.cells[least] ?? '', value: values[least] ?? 0, limit: 1 / promote.beta };
 };
 
-/** What the judge works by, for a release under this rollout policy with these segments. `planTicks`: length of the plan. */
-export const judgePolicies = (
-  policy: RolloutPolicy,
-  segments: readonly SegmentKey[],
-): { readonly judge: JudgePolicy; readonly promote: PromotePolicy; readonly planTicks: number } => ({
-  judge: defaultJudgePolicy({
-    metrics: metrics.map((metric) => ({ ...metric, delta: deltaOf(metric) })),
-    segments: [...segments].sort(),
-    ...policy.judge,
-  }),
-  promote: promotePolicyFor(policy),
-  planTicks: Math.ceil(policy.stages.reduce((sum, stage) => sum + stage.minMs, 0) / policy.tickMs),
-});
-
 /** From the windows of tick 0; a text says why there is none. */
 const planOf = (windows: readonly Window[], digestOf: DigestOf): SessionPlan | string => {
   const plan = windows[0]?.plan ?? null;
   if (plan === null) return 'the windows of tick 0 carry no plan';
-  const digest = digestOf(plan);
-  const other = windows.find((window) => digestOf(window.plan) !== digest);
+  const own = digestOf(plan);
+  const other = windows.find((window) => digestOf(window.plan) !== own);
   if (other) return `partition ${other.partition} has another plan than partition ${windows[0]?.partition}`;
   const segments = [...new Set(windows.flatMap((window) => Object.keys(window.counts)))];
-  const { judge: policy, promote, planTicks } = judgePolicies(plan.policy, segments);
-  const findings =
-    policy.segments.length === 0
-      ? ['there is no segment']
-      : [...validateJudgePolicy(policy), ...validatePromote(policy, promote)];
+  const live = liveJudge(plan.policy, segments);
+  const findings = validateLiveJudge(live);
   if (findings.length > 0) return `the judge's policy is not sound: ${findings.join('; ')}`;
-  return {
-    policy,
-    promote,
-    policyDigest: digestOf({ ...policy, promote }),
-    startedAt: plan.startedAt,
-    tickMs: plan.policy.tickMs,
-    planTicks,
-  };
+  return { live, policyDigest: digest(live, digestOf), startedAt: plan.startedAt, tickMs: plan.policy.tickMs };
 };
+
+const digest = ({ policy, promote }: LiveJudge, digestOf: DigestOf): string => digestOf({ ...policy, promote });
 
 // ---- sums, in partition order
 
@@ -385,17 +326,17 @@ const verdictOf = (
   cellId: string,
   seen: { readonly tickLeaves: TickLeaves; readonly codeVersion: string; readonly firstHarmAt: number | null },
 ): Verdict => {
-  const { policy } = plan;
+  const { policy } = plan.live;
   const index = policy.cells.findIndex((cell) => cell.id === cellId);
   const cell = policy.cells[index];
-  const [x, y, treatedHours, controlHours] = sumOfLeaves(policy, judge.totals, cellId);
+  const [x, y, treatedHours, controlHours] = cellTotals(policy, judge, cellId);
   const lastTick = judge.nextTick - 1;
   return {
     kind,
     tick: lastTick,
     cell: cellId,
     metric: cell?.metric ?? '',
-    segment: cell?.kind === 'leaf' ? cell.segment : null,
+    segment: cell === undefined ? null : segmentOf(cell),
     x,
     y,
     treatedHours,

@@ -1,7 +1,8 @@
 import fc from 'fast-check';
-import { expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { emptyState, foldRecord } from '../../domain/at-risk.ts';
-import { startMass } from '../../domain/judge/policy.ts';
+import { explainEvidence } from '../../domain/judge/explain.ts';
+import { type JudgePolicy, startMass, validateJudgePolicy } from '../../domain/judge/policy.ts';
 import {
   acceptWindow,
   foldTicks,
@@ -222,4 +223,67 @@ test('a later stage counts from the tick in which every partition knows it, and 
   expect(results.map((result) => result.status.stage)).toEqual([0, 0, 0, 0, 1, 1]);
   const planTicks = policy.stages.reduce((sum, stage) => sum + stage.minMs, 0) / policy.tickMs;
   expect(session.judge?.used).toBeCloseTo(startMass(0, 0, planTicks) + startMass(4, 1, planTicks), 12);
+});
+
+describe('the stage that leaves no control', () => {
+  const everybody = policy.stages.findIndex(({ kind }) => kind === 'all');
+  /** Everybody gets it from 10 s on; `crashes` of 300 devices crash in each of two later ticks. */
+  const last = (crashes: number): Window[] => {
+    const log = newLog();
+    const ids = Array.from({ length: 300 }, (_, n) => `c${n}`);
+    for (const id of ids) log.poll(-500, id);
+    log.open(0);
+    for (let at = 1_500; at < 30_000; at += 1_000) {
+      if (at === 10_500) {
+        log.open(10_400, { stage: everybody, thresholds: { [segment]: 10_000 } });
+        for (const id of ids) log.offer(at, id);
+      } else for (const id of ids) log.poll(at, id, { version: at > 10_500 ? 2 : 1 });
+      for (const tick of [14_500, 15_500]) {
+        const from = tick === 14_500 ? 0 : crashes;
+        if (at === tick) for (const id of ids.slice(from, from + crashes)) log.harm(at + 100, id);
+      }
+    }
+    log.clock(30_050);
+    return windowsOf(log.records);
+  };
+
+  test('is judged against what its controls had shown, with all numbers of the verdict', () => {
+    const { session, results } = takeAll(last(20));
+    const opened = results.findIndex(({ status }) => status.stage === everybody);
+    // No device is control any more.
+    for (const { evidence } of results.slice(opened + 1)) expect(evidence.leaves[segment]?.crash?.[3] ?? 0).toBe(0);
+    expect(session.halt).toMatchObject({ metric: 'crash', kind: 'halt', statA: session.halt?.statB });
+    expect(session.halt?.cell).toMatch(/^crash\/.*\/before$/);
+    const before = results.slice(0, opened).map(({ evidence }) => evidence.leaves[segment]?.crash ?? [0, 0, 0, 0]);
+    const exposure = before.reduce((sum, [, , , control]) => sum + control, 0);
+    expect(exposure).toBeGreaterThan(0.5);
+    // 20 of 300 devices in a tick, against no event in all the controls' time.
+    expect(session.halt).toMatchObject({ y: 0, controlHours: expect.closeTo(exposure, 9) });
+    expect([20, 40]).toContain(session.halt?.x);
+    expect(session.halt?.statA).toBeGreaterThanOrEqual(100);
+  });
+
+  test('no fault, no halt; and the release before it has no such cell', () => {
+    const { session, results } = takeAll(last(0));
+    expect([session.halt, session.holds]).toEqual([null, []]);
+    const frozen = session.plan?.live.policy.cells.filter(({ kind }) => kind === 'frozen') ?? [];
+    expect(frozen.map(({ id }) => id)).toContain(`crash/${segment}/before`);
+    expect(frozen.some(({ metric }) => metric.startsWith('silence'))).toBe(false);
+    expect(validateJudgePolicy(session.plan?.live.policy as JudgePolicy)).toEqual([]);
+    const early = takeAll(story(0)).session.plan?.live.policy.cells ?? [];
+    expect(early.some(({ kind }) => kind === 'frozen')).toBe(false);
+    expect(new Set(results.map(({ evidence }) => evidence.tick)).size).toBe(results.length);
+  });
+
+  test('is explained as it was judged, tick by tick', () => {
+    const { session, results } = takeAll(last(20));
+    const ticks = results.map(({ evidence }) => evidence);
+    const explained = explainEvidence(policy, ticks);
+    expect(explained.ticks.every(({ asRecorded }) => asRecorded)).toBe(true);
+    expect(explained.halt).toMatchObject({ tick: session.halt?.tick, cell: session.halt?.cell });
+    const cell = explained.cells.find((one) => one.cell === `crash/${segment}/before`);
+    expect(cell).toMatchObject({ segment, x: 40, y: 0, control: session.halt?.controlHours });
+    const chosen = explainEvidence(policy, ticks, { segment });
+    expect(chosen.cells.map((one) => one.cell)).toContain(`crash/${segment}/before`);
+  });
 });
