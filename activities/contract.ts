@@ -14,6 +14,7 @@ import type {
   Counts,
   CoverageGap,
   Finding,
+  HeldFor,
   Requalified,
   Stage,
   StageOutcome,
@@ -144,7 +145,7 @@ export type RolloutActivities = {
       policy: RolloutPolicy;
       /** Start of tick 0 (ms): the same for every stage of a release. */
       startedAt: number;
-      holdCleared: boolean;
+      clearedCells: readonly string[];
     },
   ): Promise<{
     directorVersion: number;
@@ -152,16 +153,16 @@ export type RolloutActivities = {
     frozen?: string;
   }>;
   /**
-   * Watches until the stage passes, is held or regresses; heartbeats. `awaitFresh`: the stage is held for want of data, or
-   * because the family is frozen; resolves with `fresh` when there is evidence again and no freeze.
+   * Watches until the stage passes, is held or regresses; heartbeats. `heldFor`: what holds the stage already; resolves with
+   * `released` when that is over. While the family is frozen a stage is held for that and passes nothing.
    */
   watchStage(
     input: StageRef & {
       policy: RolloutPolicy;
       openedAt: number;
       promote: boolean;
-      holdCleared: boolean;
-      awaitFresh: boolean;
+      clearedCells: readonly string[];
+      heldFor: HeldFor | null;
     },
   ): Promise<StageOutcome>;
   /** The completed release becomes the steady content under the long expiry; `frozen`: not while the family is frozen. */
@@ -200,7 +201,7 @@ export type HaltActivities = {
   thawExposure(input: {
     releaseId: string;
     family: string;
-    holdCleared: boolean;
+    clearedCells: readonly string[];
   }): Promise<{ directorVersion: number; thawed: boolean }>;
   /** Switches the director to the signed rollback for exactly the halted cohort, under the long expiry. */
   publishRollback(input: {

@@ -35,9 +35,9 @@ export const createHaltActivities = (ports: {
     return { directorVersion: document.directorVersion, frozenAt: publishedAt };
   },
 
-  thawExposure: async ({ releaseId, family, holdCleared }) => {
+  thawExposure: async ({ releaseId, family, clearedCells }) => {
     const { document } = await ports.director.read(family);
-    const granted = document.rollout && { ...document.rollout.lease, holdCleared };
+    const granted = document.rollout && { ...document.rollout.lease, clearedCells };
     const refused = granted && refuseGrant(granted, await ports.evidence.judgeStatus(releaseId), ports.now());
     if (refused?.kind === 'stale') {
       const message = `release ${releaseId} is not resumed without fresh evidence: ${refused.why}`;
@@ -50,7 +50,7 @@ export const createHaltActivities = (ports: {
       (current) => {
         if (current.mode !== 'frozen' || current.rollout?.content.releaseId !== releaseId) return null;
         const { rollout } = current;
-        return { ...current, mode: 'rolling', rollout: { ...rollout, lease: { ...rollout.lease, holdCleared } } };
+        return { ...current, mode: 'rolling', rollout: { ...rollout, lease: { ...rollout.lease, clearedCells } } };
       },
       { expiresInMs: document.rollout?.lease.leaseMs ?? steadyExpiryMs, stop: 'clear' },
     );

@@ -5,8 +5,8 @@ import { SigrelError } from '../domain/errors.ts';
 import { type BucketOf, planStages } from '../domain/exposure.ts';
 import type { RolloutPolicy } from '../domain/policy.ts';
 import type { DirectorStore, EvidenceReader, Inventory, TelemetryLog, Watches } from '../domain/ports.ts';
-import { engineId, type StageEvidence, type StageOutcome, segmentKey } from '../domain/release.ts';
-import { assessStage, isStale, type JudgeStatus, refuseGrant } from '../domain/stage-rule.ts';
+import { engineId, segmentKey } from '../domain/release.ts';
+import { assessStage, endOfWatch, isStale, type JudgeStatus, refuseGrant } from '../domain/stage-rule.ts';
 import { sumOf, total } from '../domain/timeline.ts';
 import type { RolloutActivities } from './contract.ts';
 import { hasEnded } from './halt.ts';
@@ -62,7 +62,7 @@ export const createRolloutActivities = (ports: RolloutPorts): RolloutActivities 
       startedAt,
       leaseMs: policy.leaseMs,
       freshMs: policy.freshTicks * policy.tickMs,
-      holdCleared: input.holdCleared,
+      clearedCells: input.clearedCells,
     };
     // Before the first stage there is nothing to judge by; every later one needs evidence that is fresh now.
     const refused = stage === 0 ? null : refuseGrant(lease, await ports.evidence.judgeStatus(releaseId), ports.now());
@@ -97,7 +97,7 @@ export const createRolloutActivities = (ports: RolloutPorts): RolloutActivities 
     return { directorVersion: opened.document.directorVersion };
   },
 
-  watchStage: async ({ releaseId, family, policy, stage, openedAt, promote, holdCleared, awaitFresh }) => {
+  watchStage: async ({ releaseId, family, policy, stage, openedAt, promote, clearedCells, heldFor }) => {
     let status: JudgeStatus | null = null;
     let freeze: FamilyFreeze | null = null;
     for (;;) {
@@ -110,19 +110,9 @@ export const createRolloutActivities = (ports: RolloutPorts): RolloutActivities 
       const now = ports.now();
       // Without this the lease runs out: who renews it must know that somebody would act on a verdict.
       await ports.watches.note(releaseId, now).catch(() => {});
-      const assessment = assessStage({ policy, stage, openedAt, now, promote, holdCleared }, status);
-      if (freeze !== null && assessment.outcome !== 'regression') {
-        const verdict = assessment.outcome === 'held' && assessment.reason === 'hold';
-        if (!awaitFresh) return verdict ? assessment : heldFrozen(assessment.evidence, freeze);
-        ports.heartbeat('frozen');
-        await sleep(lookEveryMs(policy), undefined, { signal: ports.cancelled() });
-        continue;
-      }
-      const stillNoData = awaitFresh && assessment.outcome === 'held' && assessment.reason === 'no-data';
-      if (awaitFresh && assessment.outcome !== 'regression' && !isStale(policy, status, now)) {
-        return { outcome: 'fresh', evidence: assessment.evidence };
-      }
-      if (assessment.outcome !== 'watching' && !stillNoData) return assessment;
+      const assessment = assessStage({ policy, stage, openedAt, now, promote, clearedCells }, status);
+      const outcome = endOfWatch(assessment, heldFor, isStale(policy, status, now), freeze);
+      if (outcome !== null) return outcome;
       ports.heartbeat(assessment.evidence.waitingFor);
       await sleep(lookEveryMs(policy), undefined, { signal: ports.cancelled() });
     }
@@ -185,12 +175,6 @@ export const createRolloutActivities = (ports: RolloutPorts): RolloutActivities 
 const wasFrozen = (error: unknown): { readonly frozen: string } => {
   if (error instanceof SigrelError && error.code === 'SRP_HOLD_FROZEN') return { frozen: error.message };
   throw error;
-};
-
-const heldFrozen = (evidence: StageEvidence, { by, at, reason }: FamilyFreeze): StageOutcome => {
-  const message = `the family is frozen by ${by} since ${at}: ${reason}`;
-  const waitingFor = [{ code: 'frozen', message }, ...evidence.waitingFor];
-  return { outcome: 'held', reason: 'frozen', verdict: null, evidence: { ...evidence, waitingFor } };
 };
 
 const familyBusy = (family: string, other: string): SigrelError =>

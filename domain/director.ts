@@ -67,8 +67,8 @@ export type LeaseTerms = {
   readonly leaseMs: number;
   /** A judge whose last window is older renews nothing. */
   readonly freshMs: number;
-  /** A person cleared the judge's HOLD: it no longer stops the renewal. HALT does. */
-  readonly holdCleared: boolean;
+  /** Cells whose HOLD a person cleared: they no longer stop the renewal. Other cells and HALT do. */
+  readonly clearedCells: readonly string[];
 };
 
 /** What a device does about a document it has verified; content null: keep what runs. */

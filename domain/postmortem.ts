@@ -188,6 +188,12 @@ const verdict = (events: readonly StoredEvent[]): readonly string[] => {
     ['key A: statistic, threshold', `${data.statA.toPrecision(5)}, ${data.thresholdA.toPrecision(5)}`],
     ['key B: statistic, threshold', `${data.statB.toPrecision(5)}, ${data.thresholdB.toPrecision(5)}`],
     ['ticks', `${data.firstTick} to ${data.lastTick}`],
+    ...(data.attribution
+      ? ([
+          ['cells with both keys', data.attribution.latchedBoth.join(', ')],
+          ['suspects, most suspect first', data.attribution.suspects.join(', ')],
+        ] as const)
+      : []),
     ['policy', data.policyDigest],
     ['code', data.codeVersion],
   ];

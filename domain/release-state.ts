@@ -86,13 +86,19 @@ export type ReleaseState = {
     readonly thresholds: Stage['thresholds'];
     readonly openedAt: string | null;
     readonly passed: number;
-    /** A person cleared the HOLD of this release; HALT stays armed. */
-    readonly holdCleared: boolean;
+    /** Cells whose HOLD a person cleared; other cells and HALT stay armed. */
+    readonly clearedCells: readonly string[];
   } | null;
   readonly evidence: StageEvidence | null;
   /** Device counts as last recorded, also after the end. */
   readonly counts: Counts;
-  readonly hold: { readonly reasonCode: string; readonly reason: string; readonly verdict: Verdict | null } | null;
+  readonly hold: {
+    readonly reasonCode: string;
+    readonly reason: string;
+    readonly verdict: Verdict | null;
+    /** Cells of the judge that hold. */
+    readonly cells: readonly string[];
+  } | null;
   readonly halt: {
     readonly by: string;
     readonly reasonCode: string;
@@ -230,7 +236,7 @@ const change = (
           thresholds: {},
           openedAt: null,
           passed: 0,
-          holdCleared: false,
+          clearedCells: [],
         },
       };
     case 'StageOpened':
@@ -247,7 +253,8 @@ const change = (
       return { evidence: event.data, counts: event.data.counts };
     case 'StageHeld': {
       const { reasonCode, reason, verdict: found } = event.data;
-      return { phase: 'held', hold: { reasonCode, reason, verdict: found } };
+      const cells = event.data.cells ?? (found === null ? [] : [found.cell]);
+      return { phase: 'held', hold: { reasonCode, reason, verdict: found, cells } };
     }
     case 'RolloutPaused':
       return { phase: 'paused' };
@@ -255,10 +262,11 @@ const change = (
       return {
         phase: 'rolling',
         hold: null,
-        rollout: state.rollout && {
-          ...state.rollout,
-          holdCleared: state.rollout.holdCleared || state.hold?.reasonCode === 'hold',
-        },
+        // What the judge itself cleared it knows.
+        rollout:
+          state.rollout && event.data.triggeredBy === 'person'
+            ? { ...state.rollout, clearedCells: [...state.rollout.clearedCells, ...(state.hold?.cells ?? [])] }
+            : state.rollout,
       };
     case 'LeaseLapsed':
       return {};

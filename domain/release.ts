@@ -204,9 +204,28 @@ export type Verdict = {
   readonly firstTick: number;
   readonly lastTick: number;
   readonly codeVersion: string;
+  /** Events and exposure of the cell in that tick alone: x, y, treated, control. */
+  readonly inTick?: readonly [number, number, number, number];
+  /** Of a HALT: what else the statistics point at (halt specification, section 12). */
+  readonly attribution?: Attribution;
   /** Append time (ms) of the first harmful report that this release's windows counted; null when none. */
   readonly firstHarmAt: number | null;
 };
+
+/** Ids of cells. */
+export type Attribution = {
+  /** Both keys at their thresholds: an unaffected cell is among them with probability alpha A at most. */
+  readonly latchedBoth: readonly string[];
+  readonly latchedA: readonly string[];
+  readonly latchedB: readonly string[];
+  /** A false discovery rate of at most 10 % for cells that are not linked through devices; else a ranking. Most suspect first. */
+  readonly suspects: readonly string[];
+  /** The cell with the largest statistic of key A. */
+  readonly leading: string | null;
+};
+
+/** What holds a stage: cells of the judge, or the want of data. */
+export type HeldFor = { readonly reason: 'hold' | 'no-data' | 'frozen'; readonly cells: readonly string[] };
 
 /** What a watch over a stage ended with. Only `passed` moves forward. */
 export type StageOutcome =
@@ -216,11 +235,14 @@ export type StageOutcome =
       readonly outcome: 'held';
       /** `frozen`: a person froze the family; `waitingFor` names who and why. */
       readonly reason: 'hold' | 'no-data' | 'frozen';
+      /** Of the cell that holds longest. */
       readonly verdict: Verdict | null;
+      /** All cells that hold; none for want of data. */
+      readonly cells: readonly string[];
       readonly evidence: StageEvidence;
     }
-  /** Fresh evidence came back after a hold for want of data, or the freeze was lifted: the stage goes on. */
-  | { readonly outcome: 'fresh'; readonly evidence: StageEvidence };
+  /** What held the stage is over, and the evidence is fresh: windows arrive again, the HOLDs are cleared, the freeze is lifted. */
+  | { readonly outcome: 'released'; readonly evidence: StageEvidence };
 
 export type StageEvidence = {
   readonly stage: number;

@@ -2,9 +2,9 @@
  * When a stage passes. Pure: the judge's status and the time in, an outcome out. Only `passed` moves forward, and it
  * needs evidence for every segment: no data, no devices and a segment without a canary never pass.
  */
-import type { DirectorDocument, LeaseTerms } from './director.ts';
+import type { DirectorDocument, FamilyFreeze, LeaseTerms } from './director.ts';
 import type { RolloutPolicy } from './policy.ts';
-import type { Counts, Finding, SegmentKey, StageEvidence, StageOutcome, Verdict } from './release.ts';
+import type { Counts, Finding, HeldFor, SegmentKey, StageEvidence, StageOutcome, Verdict } from './release.ts';
 
 /** The judge's summary after its last complete tick. */
 export type JudgeStatus = {
@@ -23,9 +23,19 @@ export type JudgeStatus = {
   readonly firstHarmAt: number | null;
   /** Of the critical cells the one with the least evidence, since this stage began, that it got no worse. */
   readonly promote: { readonly cell: string; readonly value: number; readonly limit: number };
-  readonly hold: Verdict | null;
+  /** In the order in which they were raised. */
+  readonly holds: readonly Hold[];
   readonly halt: Verdict | null;
 };
+
+/** A HOLD of one cell. `clearedAt`: the tick in which evidence gathered since then cleared it; null: it did not. */
+export type Hold = { readonly verdict: Verdict; readonly clearedAt: number | null };
+
+/** HOLDs that neither evidence nor a person has cleared: each of them stops enrolment. `cleared`: ids of cells. */
+export const openHolds = (status: JudgeStatus | null, cleared: readonly string[]): readonly Verdict[] =>
+  (status?.holds ?? []).flatMap(({ verdict, clearedAt }) =>
+    clearedAt !== null || cleared.includes(verdict.cell) ? [] : [verdict],
+  );
 
 export type StageAssessment = StageOutcome | { readonly outcome: 'watching'; readonly evidence: StageEvidence };
 
@@ -37,8 +47,8 @@ export type StageQuestion = {
   readonly now: number;
   /** A person asked to go on: the minimum time and the wait for more evidence are waived, everything else stands. */
   readonly promote: boolean;
-  /** A person cleared the HOLD with a reason: it no longer holds this stage. HALT stays armed. */
-  readonly holdCleared: boolean;
+  /** Cells whose HOLD a person cleared with a reason: they hold no stage any more. Other cells and HALT stay armed. */
+  readonly clearedCells: readonly string[];
 };
 
 /** True when the last window is too old to renew a lease or to pass a stage on. */
@@ -78,7 +88,7 @@ export const refuseGrant = (
   now: number,
 ): { readonly kind: 'verdict' | 'stale'; readonly why: string } | null => {
   if (status?.halt) return { kind: 'verdict', why: 'the judge halted the release' };
-  if (status?.hold && !lease.holdCleared) return { kind: 'verdict', why: 'the judge holds the release' };
+  if (openHolds(status, lease.clearedCells).length > 0) return { kind: 'verdict', why: 'the judge holds the release' };
   const freshUntil = Math.max(status?.lastWindowClosedAt ?? 0, lease.startedAt) + lease.freshMs;
   if (now <= freshUntil) return null;
   return { kind: 'stale', why: `the last window is ${now - freshUntil + lease.freshMs} ms old` };
@@ -97,8 +107,11 @@ export const assessStage = (question: StageQuestion, status: JudgeStatus | null)
     waitingFor,
   });
   if (status?.halt) return { outcome: 'regression', verdict: status.halt, evidence: evidence([]) };
-  if (status?.hold && !question.holdCleared) {
-    return { outcome: 'held', reason: 'hold', verdict: status.hold, evidence: evidence([]) };
+  const holds = openHolds(status, question.clearedCells);
+  const [first] = holds;
+  if (first !== undefined) {
+    const cells = holds.map(({ cell }) => cell);
+    return { outcome: 'held', reason: 'hold', verdict: first, cells, evidence: evidence([]) };
   }
   if (isStale(policy, status, now)) {
     const lastSeen = Math.max(status?.lastWindowClosedAt ?? 0, question.openedAt);
@@ -106,13 +119,41 @@ export const assessStage = (question: StageQuestion, status: JudgeStatus | null)
     const waitingFor = [finding('window-age-ms', 'no fresh evidence', now - lastSeen, '<=', limit)];
     // The lease has lapsed by itself after one limit; after the second the stage says so.
     return now - lastSeen > 2 * limit
-      ? { outcome: 'held', reason: 'no-data', verdict: null, evidence: evidence(waitingFor) }
+      ? { outcome: 'held', reason: 'no-data', verdict: null, cells: [], evidence: evidence(waitingFor) }
       : { outcome: 'watching', evidence: evidence(waitingFor) };
   }
   const waitingFor = status === null ? [] : unmet(question, status);
   return status !== null && waitingFor.length === 0
     ? { outcome: 'passed', evidence: evidence([]) }
     : { outcome: 'watching', evidence: evidence(waitingFor) };
+};
+
+/**
+ * What a watch over a stage ends with now; null: it goes on. `heldFor`: what holds the stage already: it is released when
+ * that is over and the evidence is fresh, and held anew for what came since. `stale`: of `isStale`. `freeze`: of the family:
+ * nothing passes under it, and its end is waited for like that of any other hold.
+ */
+export const endOfWatch = (
+  assessment: StageAssessment,
+  heldFor: HeldFor | null,
+  stale: boolean,
+  freeze: FamilyFreeze | null,
+): StageOutcome | null => {
+  if (assessment.outcome === 'regression') return assessment;
+  if (freeze !== null) {
+    if (heldFor !== null) return null;
+    const byJudge = assessment.outcome === 'held' && assessment.reason === 'hold';
+    return byJudge ? assessment : heldFrozen(assessment.evidence, freeze);
+  }
+  if (heldFor === null) return assessment.outcome === 'watching' ? null : assessment;
+  if (assessment.outcome !== 'held') return stale ? null : { outcome: 'released', evidence: assessment.evidence };
+  return assessment.cells.some((cell) => !heldFor.cells.includes(cell)) ? assessment : null;
+};
+
+const heldFrozen = (evidence: StageEvidence, { by, at, reason }: FamilyFreeze): StageOutcome => {
+  const message = `the family is frozen by ${by} since ${at}: ${reason}`;
+  const waitingFor = [{ code: 'frozen', message }, ...evidence.waitingFor];
+  return { outcome: 'held', reason: 'frozen', verdict: null, cells: [], evidence: { ...evidence, waitingFor } };
 };
 
 /** Share of a segment's devices whose first silence trial may still be open when the stage passes (halt-judge, section 9). */

@@ -90,7 +90,13 @@ export type ReleaseEvents = {
   StageOpened: { readonly stage: number; readonly name: string; readonly thresholds: Readonly<Record<string, number>> };
   StageEvidenceRecorded: StageEvidence;
   StagePassed: Decision & { readonly stage: number; readonly name: string };
-  StageHeld: Decision & { readonly stage: number; readonly name: string; readonly verdict: Verdict | null };
+  StageHeld: Decision & {
+    readonly stage: number;
+    readonly name: string;
+    readonly verdict: Verdict | null;
+    /** All cells of the judge that hold. */
+    readonly cells?: readonly string[];
+  };
   RolloutPaused: Decision & { readonly stage: number };
   RolloutResumed: Decision & { readonly stage: number };
   LeaseLapsed: { readonly stage: number; readonly lastTick: number; readonly reason: string };

@@ -129,6 +129,16 @@ const verdict = z.strictObject({
   lastTick: count,
   codeVersion: text,
   firstHarmAt: z.number().nullable(),
+  inTick: z.tuple([count, count, z.number(), z.number()]).exactOptional(),
+  attribution: z
+    .strictObject({
+      latchedBoth: z.array(text),
+      latchedA: z.array(text),
+      latchedB: z.array(text),
+      suspects: z.array(text),
+      leading: text.nullable(),
+    })
+    .exactOptional(),
 });
 const stageIndex = z.number().int().min(-1);
 
@@ -194,7 +204,13 @@ export const dataSchemas = {
     waitingFor: z.array(finding),
   }),
   StagePassed: z.strictObject({ ...decision, stage: count, name: text }),
-  StageHeld: z.strictObject({ ...decision, stage: count, name: text, verdict: verdict.nullable() }),
+  StageHeld: z.strictObject({
+    ...decision,
+    stage: count,
+    name: text,
+    verdict: verdict.nullable(),
+    cells: z.array(text).exactOptional(),
+  }),
   RolloutPaused: z.strictObject({ ...decision, stage: stageIndex }),
   RolloutResumed: z.strictObject({ ...decision, stage: stageIndex }),
   LeaseLapsed: z.strictObject({ stage: count, lastTick: z.number().int().min(-1), reason: text }),

@@ -199,7 +199,7 @@ const createNotifier = (
   };
   return {
     notify: (decision) => {
-      const name = `${decision.releaseId} ${decision.verdict.kind}`;
+      const name = `${decision.releaseId} ${decision.verdict.kind} ${decision.verdict.cell}`;
       if (running.has(name)) return;
       running.set(
         name,

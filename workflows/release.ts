@@ -164,7 +164,12 @@ const runStage = async (run: Run, index: number): Promise<'halt' | { readonly en
       await freeze(run, state.phase === 'paused' ? 'person' : 'judge');
       stopped = true;
       if (thawing === null) {
-        await condition(() => run.attention() !== seen);
+        if (state.phase === 'paused') await condition(() => run.attention() !== seen);
+        else {
+          // Evidence gathered since the HOLD may clear it; whatever people ask for comes first.
+          const watched = await run.unlessInterrupted(() => watchStage(run, index), seen);
+          if (watched.done) noteOutcome(run, index, watched.value);
+        }
         continue;
       }
       // A thaw that was interrupted may still take effect, after this freeze: it is waited for, then frozen once more.
@@ -175,7 +180,7 @@ const runStage = async (run: Run, index: number): Promise<'halt' | { readonly en
     if (stopped) {
       const thawed = await run.unlessInterrupted(async () => {
         await run.recorder.flush();
-        const thaw = stopping.thawExposure({ releaseId, family, holdCleared: holdCleared(run) });
+        const thaw = stopping.thawExposure({ releaseId, family, clearedCells: clearedCells(run) });
         thawing = thaw.catch(() => {});
         return thaw;
       });
@@ -211,18 +216,7 @@ const runStage = async (run: Run, index: number): Promise<'halt' | { readonly en
       if ((await run.unlessInterrupted(settled)).done) return { engines: fleet?.engines ?? [] };
       continue;
     }
-    const watched = await run.unlessInterrupted(() =>
-      watching.watchStage.executeWithOptions({ summary: `stage ${stageName(run, index)}` }, [
-        {
-          ...{ releaseId, family, stage: index },
-          policy: bakeLonger(policy, run.state()),
-          openedAt: Date.parse(run.state().rollout?.openedAt ?? ''),
-          promote: run.promotion() !== null,
-          holdCleared: holdCleared(run),
-          awaitFresh: run.state().phase === 'held',
-        },
-      ]),
-    );
+    const watched = await run.unlessInterrupted(() => watchStage(run, index));
     if (!watched.done) continue;
     const isLast = index + 1 === state.rollout?.stages.length;
     const isRecent = fleet !== null && Date.now() - fleet.at <= Math.max(policy.tickMs, sameMomentMs);
@@ -235,6 +229,23 @@ const runStage = async (run: Run, index: number): Promise<'halt' | { readonly en
     }
     passed = noteOutcome(run, index, watched.value);
   }
+};
+
+const watchStage = (run: Run, index: number): Promise<StageOutcome> => {
+  const { releaseId, family, policy } = run.input;
+  const { phase, hold, rollout: plan } = run.state();
+  const reasonCode = hold?.reasonCode;
+  const reason = reasonCode === 'hold' || reasonCode === 'frozen' ? reasonCode : 'no-data';
+  return watching.watchStage.executeWithOptions({ summary: `stage ${stageName(run, index)}` }, [
+    {
+      ...{ releaseId, family, stage: index },
+      policy: bakeLonger(policy, run.state()),
+      openedAt: Date.parse(plan?.openedAt ?? ''),
+      promote: run.promotion() !== null,
+      clearedCells: clearedCells(run),
+      heldFor: phase === 'held' ? { reason, cells: hold?.cells ?? [] } : null,
+    },
+  ]);
 };
 
 /** Fleet and evidence were looked at at once. */
@@ -255,7 +266,7 @@ const testedFleet = async (run: Run, index: number, seen: number): Promise<reado
 /** The field has an engine that was not tested with this content. */
 const untested = 'engine-untested';
 
-const holdCleared = (run: Run): boolean => run.state().rollout?.holdCleared ?? false;
+const clearedCells = (run: Run): readonly string[] => run.state().rollout?.clearedCells ?? [];
 const stageName = (run: Run, index: number): string => run.state().rollout?.stages[index]?.name ?? String(index);
 
 /** `engines`: those of the field now. Devices of one that was excluded meanwhile stay as they are: nobody newly takes the release. */
@@ -281,7 +292,7 @@ const openStage = async (
       release: manifest.release,
       rollbackVersion: manifest.rollback.contentVersion,
       startedAt: Date.parse(plan.startedAt),
-      holdCleared: plan.holdCleared,
+      clearedCells: plan.clearedCells,
     },
   ]);
 };
@@ -291,6 +302,19 @@ const holdFrozen = (run: Run, index: number, reason: string): void => {
   const decision = { triggeredBy: 'person', by: 'freeze', reasonCode: 'frozen', reason } as const;
   const stage = { stage: index, name: stageName(run, index), verdict: null };
   run.recorder.emit(byWorkflow, { type: 'StageHeld', data: { ...decision, ...stage } });
+};
+
+/** Why a stage that was held goes on. */
+const whyReleased = (hold: ReleaseState['hold']) => {
+  if (hold?.reasonCode === 'hold') {
+    return {
+      ...({ triggeredBy: 'judge', by: 'judge', reasonCode: 'hold-cleared' } as const),
+      reason: `evidence since the hold: neither ${hold.cells.join(', ')} nor a critical cell got worse`,
+    };
+  }
+  const decision = { triggeredBy: 'workflow', by: 'release' } as const;
+  if (hold?.reasonCode === 'frozen') return { ...decision, reasonCode: 'thawed', reason: 'the freeze was lifted' };
+  return { ...decision, reasonCode: 'evidence-fresh', reason: 'windows arrive again' };
 };
 
 /** Records what a watch ended with; true when the stage passed. */
@@ -338,20 +362,20 @@ const noteOutcome = (run: Run, index: number, outcome: StageOutcome): boolean =>
           : []),
         {
           type: 'StageHeld',
-          data: { triggeredBy, by, reasonCode: outcome.reason, reason, verdict: outcome.verdict, ...stage },
+          data: {
+            ...{ triggeredBy, by, reasonCode: outcome.reason, reason, verdict: outcome.verdict, ...stage },
+            ...(noData ? {} : { cells: outcome.cells }),
+          },
         },
       );
       return false;
     }
-    case 'fresh':
-      if (run.state().phase === 'held') {
-        const thawed = run.state().hold?.reasonCode === 'frozen';
-        const reasonCode = thawed ? 'thawed' : 'evidence-fresh';
-        const reason = thawed ? 'the freeze was lifted' : 'windows arrive again';
-        const decision = { triggeredBy: 'workflow' as const, by: 'release', reasonCode, reason };
-        emit({ type: 'RolloutResumed', data: { ...decision, stage: index } });
-      }
+    case 'released': {
+      const { phase, hold } = run.state();
+      if (phase !== 'held') return false;
+      emit(evidence, { type: 'RolloutResumed', data: { ...whyReleased(hold), stage: index } });
       return false;
+    }
   }
 };
 

@@ -7,9 +7,10 @@ export type Plot = Pick<Explanation, 'ticks' | 'thresholds' | 'hold' | 'halt'> &
 };
 
 /** Powers of ten from what is lowest of interest to above the highest value; what is beyond lies on the edge. */
-const scaleOf = ({ ticks, thresholds }: Plot): { readonly low: number; readonly high: number } => {
+const scaleOf = ({ ticks, thresholds }: Plot) => {
   const highest = ticks.reduce((most, { A, B }) => Math.max(most, A, B), Math.max(thresholds.A, thresholds.B));
-  return { low: -2, high: Math.ceil(Math.log10(Math.min(highest, 1e6)) + 0.01) };
+  const high = Math.ceil(Math.log10(Math.min(highest, 1e6)) + 0.01);
+  return { low: -2, high, top: `${highest > 10 ** high ? '>' : ''}1e${high}` };
 };
 const heightOf = (value: number, { low, high }: { readonly low: number; readonly high: number }): number =>
   (Math.min(high, Math.max(low, Math.log10(Math.max(value, 1e-300)))) - low) / (high - low);
@@ -39,7 +40,7 @@ export const plotLines = (plot: Plot, width = 100, rows = 14): readonly string[]
     place(Math.max(...here.map(({ B }) => B)), 'B');
   }
   const labels = new Map([
-    [rowOf(10 ** scale.high), `1e${scale.high}`],
+    [rowOf(10 ** scale.high), scale.top],
     [rowOf(10 ** scale.low), `1e${scale.low}`],
     [rowOf(1), '1'],
     [rowOf(thresholds.B), String(thresholds.B)],
@@ -85,7 +86,7 @@ export const plotSvg = (plot: Plot): string => {
 <title>${escapeXml(plot.title)}</title>
 <rect width="${size.width}" height="${size.height}" fill="#fff"/>
 ${text(String(size.left), 18, plot.title, 'font-size="14"')}
-${powers.map((power) => `${across(10 ** power, 'stroke="#eee"')}${text(String(size.left - 8), y(10 ** power), `1e${power}`, 'text-anchor="end" dominant-baseline="middle" fill="#666"')}`).join('\n')}
+${powers.map((power) => `${across(10 ** power, 'stroke="#eee"')}${text(String(size.left - 8), y(10 ** power), power === scale.high ? scale.top : `1e${power}`, 'text-anchor="end" dominant-baseline="middle" fill="#666"')}`).join('\n')}
 ${opened.map(({ stage, n }) => `${down(n, 'stroke="#bbb" stroke-dasharray="2 3"')}${text(x(n), size.height - size.bottom + 30, stages[stage] ?? String(stage), 'fill="#666"')}`).join('\n')}
 ${across(thresholds.A, 'stroke="#b3261e" stroke-dasharray="6 4"')}
 ${across(thresholds.B, 'stroke="#1f5fbf" stroke-dasharray="6 4"')}

@@ -86,7 +86,10 @@ export const renderRelease = (state: ReleaseState, judge: JudgeStatus | null = n
     const { needed, by } = state.approvals;
     facts.push(['approvals', `${by.length} of ${needed}${by.length === 0 ? '' : `: ${oneLine(by.join(', '))}`}`]);
   }
-  if (state.hold) facts.push(['held', paint('yellow', oneLine(state.hold.reason))]);
+  if (state.hold) {
+    facts.push(['held', paint('yellow', oneLine(state.hold.reason))]);
+    if (state.hold.cells.length > 0) facts.push(['held by', oneLine(state.hold.cells.join(', '))]);
+  }
   if (state.halt) {
     const { by, reason, rollbackVersion, recovered } = state.halt;
     facts.push(['halted', paint('red', oneLine(`by ${by}: ${reason}`))]);
@@ -104,6 +107,11 @@ export const renderRelease = (state: ReleaseState, judge: JudgeStatus | null = n
       return `  ${paint('dim', name.padEnd(width))}  ${wrap(value, indent).trimStart()}`;
     }),
   ];
+  if (state.phase === 'held' && state.hold?.verdict) {
+    lines.push('', wrap(describeVerdict(state.hold.verdict), '  '));
+    const clear = `Evidence clears it, or a person with a reason: sigrel release resume ${state.releaseId} --reason …`;
+    lines.push(wrap(clear, '  '));
+  }
   if (state.halt?.verdict) lines.push('', wrap(describeVerdict(state.halt.verdict), '  '));
   const red = redCells(state);
   for (const result of red) lines.push('', `  ${paint('red', result.cellId)}`, wrap(firstFault(result), '    '));

@@ -1,18 +1,8 @@
 /** What a HALT (or a HOLD, on request) points at (halt specification, section 12). */
+import type { Attribution } from '../release.ts';
 import { largest } from './decision.ts';
 import type { JudgeState } from './fold.ts';
 import type { JudgePolicy } from './policy.ts';
-
-export type Attribution = {
-  /** Cells that latched both keys: an unaffected one is among them with probability alpha A at most, section 8. */
-  readonly latchedBoth: readonly string[];
-  readonly latchedA: readonly string[];
-  readonly latchedB: readonly string[];
-  /** e-BH on key A of the concurrent cells, most suspect first: false discovery rate at most `level`; rather a ranking. */
-  readonly suspects: readonly string[];
-  /** The cell with the largest w * E of key A. */
-  readonly leading: string | null;
-};
 
 /** The usual level of the suspects (section 14). */
 export const suspectLevel = 0.1;

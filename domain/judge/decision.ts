@@ -29,7 +29,7 @@ export const fires = (statistic: number | undefined, alpha: number): boolean => 
 /**
  * One more tick. A latch stays; the two of a cell need not fall in the same tick, but they must be of the same cell. If
  * several cells complete the pair, HALT names the one with the largest statistic of key A, the earlier one when they tie.
- * Cells in `cleared` (a person has cleared their HOLD) raise no HOLD. `cells`: their ids, in policy order.
+ * `cells`: their ids, in policy order. `hold` is the first HOLD of all; those of every cell are holds.ts.
  */
 export const decide = (
   before: Decision,
@@ -37,7 +37,6 @@ export const decide = (
   alphas: Alphas,
   statistics: Statistics,
   tick: number,
-  cleared: ReadonlySet<string> = new Set(),
 ): Decision => {
   const latches = before.latches.map((latch, c) => {
     const A = latch.A ?? (fires(statistics.A[c], alphas.A) ? tick : null);
@@ -45,7 +44,7 @@ export const decide = (
     return A === latch.A && B === latch.B ? latch : { A, B };
   });
   const idOf = (place: number): string => cells[place] ?? '';
-  const holding = largest(statistics.A, (c) => !cleared.has(idOf(c)));
+  const holding = largest(statistics.A);
   const halting = largest(statistics.A, (c) => latches[c]?.A != null && latches[c]?.B != null);
   return {
     latches,

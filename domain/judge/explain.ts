@@ -4,19 +4,22 @@
  */
 import type { MetricId, RolloutPolicy } from '../policy.ts';
 import type { SegmentKey } from '../release.ts';
-import { foldTick, initialJudgeState, type JudgeState, leading, leafPlaces, type TickLeaves } from './fold.ts';
-import { type JudgePolicy, type PromotePolicy, startMass } from './policy.ts';
+import { largest } from './decision.ts';
+import { cellTotals, initialJudgeState, type JudgeState, leading, leafPlaces, type TickLeaves } from './fold.ts';
+import { foldLiveTick, liveJudge } from './live.ts';
+import { type JudgeCell, type JudgePolicy, type PromotePolicy, segmentOf } from './policy.ts';
 import { promoteLogFactor } from './promote.ts';
-import { judgePolicies, type TickEvidence } from './session.ts';
+import type { TickEvidence } from './session.ts';
 
 export type ExplainedTick = {
   readonly tick: number;
   readonly stage: number;
+  /** Largest of each key over the cells that are shown. */
   readonly A: number;
   readonly B: number;
   /** The cell with the largest statistic of key A. */
   readonly leading: string;
-  /** Both statistics are what the recorded counts give: to 1e-9, since other machines compute logarithms otherwise. */
+  /** Both statistics of all cells are what the recorded counts give: to 1e-9, since other machines compute logarithms otherwise. */
   readonly asRecorded: boolean;
 };
 
@@ -44,7 +47,7 @@ export type ExplainedCell = {
 export type Explanation = {
   readonly thresholds: { readonly hold: number; readonly A: number; readonly B: number };
   readonly ticks: readonly ExplainedTick[];
-  /** In policy order, as of the last tick. */
+  /** Those that are shown, in policy order, as of the last tick. */
   readonly cells: readonly ExplainedCell[];
   readonly hold: JudgeState['hold'];
   readonly halt: JudgeState['halt'];
@@ -52,11 +55,23 @@ export type Explanation = {
   readonly refused: string | null;
 };
 
+/** Cells to show; what is absent chooses nothing. */
+export type CellChoice = { readonly metric?: string; readonly segment?: string };
+
+const isChosen = ({ metric, segment }: CellChoice, cell: JudgeCell): boolean =>
+  (metric === undefined || cell.metric === metric) && (segment === undefined || segmentOf(cell) === segment);
+
 /** `ticks`: as recorded, in order from tick 0. */
-export const explainEvidence = (policy: RolloutPolicy, ticks: readonly TickEvidence[]): Explanation => {
-  const { judge, promote, planTicks } = judgePolicies(policy, Object.keys(ticks[0]?.counts ?? {}));
+export const explainEvidence = (
+  policy: RolloutPolicy,
+  ticks: readonly TickEvidence[],
+  choice: CellChoice = {},
+): Explanation => {
+  let live = liveJudge(policy, Object.keys(ticks[0]?.counts ?? {}));
+  let chosen = live.policy.cells.map((cell) => isChosen(choice, cell));
+  const highest = (statistics: readonly number[]) => largest(statistics, (c) => chosen[c] === true) ?? -1;
   const told: ExplainedTick[] = [];
-  let state = initialJudgeState(judge);
+  let state: JudgeState | null = null;
   let stage = 0;
   let refused: string | null = null;
   /** Leaves of the ticks of the stage in force. */
@@ -65,24 +80,31 @@ export const explainEvidence = (policy: RolloutPolicy, ticks: readonly TickEvide
     const opens = recorded.stage > stage ? recorded.stage : 0;
     if (opens > 0) current = [];
     stage = recorded.stage;
-    const leaves = leavesOf(judge, recorded);
+    const leaves = leavesOf(live.policy, recorded);
     const { tick } = recorded;
-    const next = foldTick(judge, state, { tick, startMass: startMass(tick, opens, planTicks), leaves });
+    const next = foldLiveTick(live, state, { tick, opens, leaves });
     if ('refused' in next) {
       refused = next.refused;
       break;
     }
-    state = next;
+    if (next.live !== live) chosen = next.live.policy.cells.map((cell) => isChosen(choice, cell));
+    ({ live, state } = next);
+    const judge = live.policy;
     current.push(leaves);
-    const A = leading(judge, state.statistics.A);
-    const B = leading(judge, state.statistics.B);
-    const asRecorded = isClose(A.value, recorded.statA) && isClose(B.value, recorded.statB);
-    told.push({ tick, stage, A: A.value, B: B.value, leading: A.cell, asRecorded });
+    const { statistics } = state;
+    const asRecorded =
+      isClose(leading(judge, statistics.A).value, recorded.statA) &&
+      isClose(leading(judge, statistics.B).value, recorded.statB);
+    const first = highest(statistics.A);
+    const [A, B] = [statistics.A[first] ?? 0, statistics.B[highest(statistics.B)] ?? 0];
+    told.push({ tick, stage, A, B, leading: judge.cells[first]?.id ?? '', asRecorded });
   }
+  const { policy: judge, promote } = live;
+  state ??= initialJudgeState(judge);
   return {
     thresholds: { hold: 1 / judge.hold.alpha, A: 1 / judge.keys.A.alpha, B: 1 / judge.keys.B.alpha },
     ticks: told,
-    cells: explainCells(judge, promote, state, current),
+    cells: explainCells(judge, promote, state, current).filter((_, c) => chosen[c]),
     hold: state.hold,
     halt: state.halt,
     refused,
@@ -104,11 +126,10 @@ const explainCells = (
 ): readonly ExplainedCell[] => {
   return policy.cells.map((cell, c) => {
     const places = leafPlaces(policy, cell.id);
-    const total = (column: 0 | 1 | 2 | 3) =>
-      places.reduce((sum, place) => sum + (state.totals[place]?.[column] ?? 0), 0);
+    const [x, y, treated, control] = cellTotals(policy, state, cell.id);
     return {
-      ...{ cell: cell.id, metric: cell.metric, segment: cell.kind === 'leaf' ? cell.segment : null },
-      ...{ x: total(0), y: total(1), treated: total(2), control: total(3) },
+      ...{ cell: cell.id, metric: cell.metric, segment: segmentOf(cell) },
+      ...{ x, y, treated, control },
       ...{ A: state.statistics.A[c] ?? 0, B: state.statistics.B[c] ?? 0 },
       ...{ latchedA: state.latches[c]?.A ?? null, latchedB: state.latches[c]?.B ?? null },
       excludes: smallestExcluded(

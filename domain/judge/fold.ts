@@ -149,16 +149,21 @@ export const leading = (
   return { cell: policy.cells[best]?.id ?? '', value: statistics[best] ?? 0 };
 };
 
-/** Cumulative counts of a cell: its leaf, or the sum over its segments. */
-export const cellTotals = (
-  policy: JudgePolicy,
-  state: JudgeState,
-  cellId: string,
-): readonly [number, number, number, number] => {
-  return leafPlaces(policy, cellId).reduce<Counts>(
-    (sum, place) => addLeaf(sum, state.totals[place] ?? noCounts),
-    noCounts,
-  );
+/** Counts of a cell, of a tick or in total: its leaf, or the sum over its segments. */
+export const sumOfLeaves = (policy: JudgePolicy, leaves: TickLeaves, cellId: string): TickLeaves[number] =>
+  leafPlaces(policy, cellId).reduce<Counts>((sum, place) => addLeaf(sum, leaves[place] ?? noCounts), noCounts);
+
+/** Counts of a cell so far; of a frozen one those since its first start, beside its baseline. */
+export const cellTotals = (policy: JudgePolicy, state: JudgeState, cellId: string): TickLeaves[number] => {
+  const place = layoutOf(policy).ids.indexOf(cellId);
+  const cell = policy.cells[place];
+  if (cell?.kind !== 'frozen') return sumOfLeaves(policy, state.totals, cellId);
+  const since = state.frozen?.[place]?.[0]?.segments ?? [];
+  const baselines = 'events' in cell.baseline ? [cell.baseline] : cell.baseline;
+  return [
+    ...since.map(([x, treated]): Counts => [x, 0, treated, 0]),
+    ...baselines.map(({ events, exposure }): Counts => [0, events, 0, exposure]),
+  ].reduce(addLeaf, noCounts);
 };
 
 const betsOf = (policy: JudgePolicy, metric: string): Bets =>

@@ -79,7 +79,7 @@ export type JudgePolicy = {
 const uniform = (r: readonly number[]): Bets => ({ r, weight: r.map(() => 1 / r.length) });
 
 /** Share of a metric's weight that its fleet-wide cell carries; the rest is split over its leaves (section 14). */
-const fleetShare = 0.3;
+export const fleetShare = 0.3;
 
 /**
  * The specification's defaults (section 14) for these metrics and segments. Metric weights are used as given, never
@@ -142,6 +142,14 @@ const restartEvery = 10;
 
 export const segmentsOf = (cell: JudgeCell): readonly string[] =>
   cell.kind === 'leaf' ? [cell.segment] : cell.segments;
+
+/** null: the cell is of the whole fleet. */
+export const segmentOf = (cell: JudgeCell): string | null => {
+  if (cell.kind === 'leaf') return cell.segment;
+  return cell.kind === 'frozen' && 'events' in cell.baseline && cell.segments.length === 1
+    ? (cell.segments[0] ?? null)
+    : null;
+};
 
 /** Findings of a policy that must not be used (section 13, rule 8); empty when it is sound. Nothing is repaired. */
 export const validateJudgePolicy = (policy: JudgePolicy): string[] => {

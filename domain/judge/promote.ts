@@ -50,19 +50,36 @@ export const foldPromote = (
   tick: { readonly tick: number; readonly leaves: TickLeaves },
 ): PromoteState => {
   if (tick.tick !== state.nextTick) return state;
-  const logs = promote.cells.map((id, c) => {
-    const cell = policy.cells.find((one) => one.id === id);
-    const places = leafPlaces(policy, id);
-    const delta1 = promote.delta1[cell?.metric ?? ''] ?? 0;
-    return promote.g.map((g, j) => {
-      const log = places.reduce((sum, place) => {
-        const [x, y, treated, control] = tick.leaves[place] ?? [0, 0, 0, 0];
-        return sum + promoteLogFactor(x, y, treated, control, promote.r1, delta1, g);
-      }, 0);
-      return (state.logs[c]?.[j] ?? 0) + log;
-    });
-  });
-  return { nextTick: tick.tick + 1, logs, ready: state.ready ?? (promotes(promote, logs) ? tick.tick : null) };
+  return addPromoteLogs(promote, state, tick.tick, (id) => promoteLogs(policy, promote, id, tick.leaves));
+};
+
+/** The same with the ln e of this tick handed in: several evidences of one tick share those of a cell. */
+export const addPromoteLogs = (
+  promote: PromotePolicy,
+  state: PromoteState,
+  tick: number,
+  logsOf: (cellId: string) => readonly number[],
+): PromoteState => {
+  const logs = promote.cells.map((id, c) => logsOf(id).map((log, j) => (state.logs[c]?.[j] ?? 0) + log));
+  return { nextTick: tick + 1, logs, ready: state.ready ?? (promotes(promote, logs) ? tick : null) };
+};
+
+/** ln e of one cell in one tick, per bet. */
+export const promoteLogs = (
+  policy: JudgePolicy,
+  promote: PromotePolicy,
+  cellId: string,
+  leaves: TickLeaves,
+): readonly number[] => {
+  const cell = policy.cells.find(({ id }) => id === cellId);
+  const delta1 = promote.delta1[cell?.metric ?? ''] ?? 0;
+  const places = leafPlaces(policy, cellId);
+  return promote.g.map((g) =>
+    places.reduce((sum, place) => {
+      const [x, y, treated, control] = leaves[place] ?? [0, 0, 0, 0];
+      return sum + promoteLogFactor(x, y, treated, control, promote.r1, delta1, g);
+    }, 0),
+  );
 };
 
 /** E_safe of every critical cell: no start mixture, and no correction for their number, since all have to reject. */

@@ -73,17 +73,25 @@ export const compareRecomputed = (
   return { windows: windows.length, ticks: ticks.length, verdicts, differences };
 };
 
-/** A HOLD that came in the tick of a HALT, or after the end, is in no event; what an event names must be found again. */
+/** HOLDs that came while another one stood, or after the end, are in no event; what an event names must be found again. */
 const compareVerdicts = (mine: readonly Verdict[], theirs: readonly Verdict[]): readonly string[] =>
   theirs.flatMap((recorded) => {
     const name = `${recorded.kind.toUpperCase()} of ${recorded.cell} at tick ${recorded.tick}`;
-    const own = mine.find(({ kind }) => kind === recorded.kind);
+    const own = mine.find(({ kind, cell }) => kind === recorded.kind && (kind === 'halt' || cell === recorded.cell));
     if (own === undefined) return [`${name}: recorded, and not found again`];
     return Object.entries(recorded)
       .filter(([field, value]) => field !== 'codeVersion' && !isSame(value, own[field as keyof Verdict]))
-      .map(([field, value]) => `${name}: ${field} is ${own[field as keyof Verdict]}, recorded was ${value}`);
+      .map(
+        ([field, value]) => `${name}: ${field} is ${shown(own[field as keyof Verdict])}, recorded was ${shown(value)}`,
+      );
   });
 
 /** To 1e-9: logarithms differ from one engine build to the next (halt specification, section 13, rule 4). */
-const isSame = (a: unknown, b: unknown): boolean =>
-  typeof a === 'number' && typeof b === 'number' ? Math.abs(a - b) <= 1e-9 * Math.max(1, Math.abs(b)) : a === b;
+const isSame = (a: unknown, b: unknown): boolean => {
+  if (typeof a === 'number' && typeof b === 'number') return Math.abs(a - b) <= 1e-9 * Math.max(1, Math.abs(b));
+  if (typeof a !== 'object' || typeof b !== 'object' || a === null || b === null) return a === b;
+  const [mine, theirs] = [Object.entries(a), new Map(Object.entries(b))];
+  return mine.length === theirs.size && mine.every(([name, value]) => isSame(value, theirs.get(name)));
+};
+
+const shown = (value: unknown): string => (typeof value === 'object' ? JSON.stringify(value) : String(value));

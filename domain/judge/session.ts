@@ -2,27 +2,28 @@
  * The judge of one release: windows of all partitions in, ticks, status and decisions out. What it finds is a function of the
  * windows alone; the order in which partitions deliver changes nothing. No I/O and no hashing: digests are handed in.
  */
-import { metrics, type RolloutPolicy } from '../policy.ts';
+
 import type { SegmentCounts, SegmentKey, Verdict } from '../release.ts';
 import type { JudgeStatus } from '../stage-rule.ts';
 import type { Window } from '../telemetry.ts';
-import { cellTotals, foldTick, initialJudgeState, type JudgeState, leading, type TickLeaves } from './fold.ts';
-import { defaultJudgePolicy, type JudgePolicy, type PromotePolicy, startMass, validateJudgePolicy } from './policy.ts';
-import { foldPromote, initialPromoteState, type PromoteState, promoteValues, validatePromote } from './promote.ts';
+import { attribute } from './attribution.ts';
+import { cellTotals, type JudgeState, leading, sumOfLeaves, type TickLeaves } from './fold.ts';
+import { foldHolds, type HeldCell, newHolds, raiseHold } from './holds.ts';
+import { foldLiveTick, type LiveJudge, liveJudge, validateLiveJudge } from './live.ts';
+import { type JudgePolicy, type PromotePolicy, segmentOf } from './policy.ts';
+import { foldPromote, initialPromoteState, type PromoteState, promoteValues } from './promote.ts';
 
 /** Text that is the same for equal data (a hash of its canonical form). */
 export type DigestOf = (value: unknown) => string;
 
 export type SessionContext = { readonly digestOf: DigestOf; readonly codeVersion: string };
 
-/** Fixed in tick 0, before anything is known. */
+/** Fixed in tick 0, before anything is known; cells of the stage without control join when that one opens. */
 type SessionPlan = {
-  readonly policy: JudgePolicy;
-  readonly promote: PromotePolicy;
+  readonly live: LiveJudge;
   readonly policyDigest: string;
   readonly startedAt: number;
   readonly tickMs: number;
-  readonly planTicks: number;
 };
 
 export type PendingWindow = { readonly window: Window; readonly digest: string };
@@ -36,7 +37,7 @@ export type Session = {
   promote: PromoteState | null;
   /** Stage in force at the start of the last tick. */
   stage: number;
-  hold: Verdict | null;
+  holds: readonly HeldCell[];
   halt: Verdict | null;
   /** Why no window is taken any more; null while all is well. No evidence: the stage holds. */
   refused: string | null;
@@ -44,7 +45,10 @@ export type Session = {
   readonly pending: Map<number, Map<number, PendingWindow>>;
 };
 
-export type StoredSession = Omit<Session, 'pending'>;
+export type StoredSession = Omit<Session, 'pending'> & { readonly version: number };
+
+/** Of what is stored: a session that means something else must not be folded on. */
+const version = 3;
 
 /** What became of one tick. */
 export type TickEvidence = {
@@ -83,19 +87,25 @@ export const newSession = (releaseId: string): Session => ({
   judge: null,
   promote: null,
   stage: 0,
-  hold: null,
+  holds: [],
   halt: null,
   refused: null,
   pending: new Map(),
 });
 
 export const restoreSession = (stored: StoredSession, pending: readonly PendingWindow[]): Session => {
-  const session: Session = { ...stored, pending: new Map() };
+  const { version: written, ...kept } = stored;
+  if (written !== version) {
+    const refused =
+      'its statistics were kept by another version of sigrel, which cannot be gone on with: halt the release';
+    return { ...newSession(stored.releaseId), refused };
+  }
+  const session: Session = { ...kept, pending: new Map() };
   for (const one of pending) keep(session, one);
   return session;
 };
 
-export const storeSession = ({ pending: _pending, ...stored }: Session): StoredSession => stored;
+export const storeSession = ({ pending: _pending, ...kept }: Session): StoredSession => ({ version, ...kept });
 
 export const nextTick = (session: Session): number => session.judge?.nextTick ?? 0;
 
@@ -147,39 +157,42 @@ const foldNextTick = (session: Session, context: SessionContext): TickResult | n
   if (first === undefined || parts.length < first.window.partitions) return null;
   const windows = parts.map((part) => part.window);
 
-  const plan = session.plan ?? planOf(windows, context.digestOf);
-  if (typeof plan === 'string') return refuse(session, plan);
-  const tickLeaves = sumLeaves(plan.policy, windows);
+  const planned = session.plan ?? planOf(windows, context.digestOf);
+  if (typeof planned === 'string') return refuse(session, planned);
+  const tickLeaves = sumLeaves(planned.live.policy, windows);
   if (typeof tickLeaves === 'string') return refuse(session, tickLeaves);
   // A stage is in force when every partition knows it.
   const stage = Math.min(...windows.map((window) => window.stage));
   const opens = stage > session.stage ? stage : 0;
-  const judge = foldTick(plan.policy, session.judge ?? initialJudgeState(plan.policy), {
-    tick,
-    startMass: startMass(tick, opens, plan.planTicks),
-    leaves: tickLeaves,
-  });
-  if ('refused' in judge) return refuse(session, judge.refused);
+  const folded = foldLiveTick(planned.live, session.judge, { tick, opens, leaves: tickLeaves });
+  if ('refused' in folded) return refuse(session, folded.refused);
 
   session.pending.delete(tick);
-  const { promote } = plan;
+  const { live, state: judge } = folded;
+  const plan = live === planned.live ? planned : { ...planned, live, policyDigest: digest(live, context.digestOf) };
+  const { policy, promote } = live;
   const before =
     session.promote === null || opens > 0 ? initialPromoteState({ ...promote, from: tick }) : session.promote;
   session.plan = plan;
   session.judge = judge;
-  session.promote = foldPromote(plan.policy, promote, before, { tick, leaves: tickLeaves });
+  session.promote = foldPromote(policy, promote, before, { tick, leaves: tickLeaves });
   session.stage = stage;
   const firstHarmAt = earliest(windows);
   const verdicts: Verdict[] = [];
   const verdict = (kind: Verdict['kind'], cell: string) => {
-    const found = verdictOf(plan, judge, kind, cell, context.codeVersion, firstHarmAt);
+    const found = verdictOf(plan, judge, kind, cell, { tickLeaves, codeVersion: context.codeVersion, firstHarmAt });
     verdicts.push(found);
     return found;
   };
+  // After a HALT nothing is enrolled any more: the HOLDs that its fault goes on to raise say nothing new.
+  const raised = session.halt === null ? newHolds(policy, judge, session.holds) : [];
   if (session.halt === null && judge.halt !== null) session.halt = verdict('halt', judge.halt.cell);
-  if (session.hold === null && judge.hold !== null) session.hold = verdict('hold', judge.hold.cell);
+  session.holds = [
+    ...foldHolds(policy, promote, session.holds, { tick, leaves: tickLeaves }),
+    ...raised.map((cell) => raiseHold(promote, verdict('hold', cell))),
+  ];
 
-  const leadingA = leading(plan.policy, judge.statistics.A);
+  const leadingA = leading(policy, judge.statistics.A);
   const summary = {
     releaseId: session.releaseId,
     stage,
@@ -187,14 +200,14 @@ const foldNextTick = (session: Session, context: SessionContext): TickResult | n
     exposed: sumNumbers(windows.map((window) => window.exposed)),
     openTrials: sumNumbers(windows.map((window) => window.openTrials)),
     statA: leadingA.value,
-    statB: leading(plan.policy, judge.statistics.B).value,
+    statB: leading(policy, judge.statistics.B).value,
     leading: leadingA.cell,
   };
   return {
     evidence: {
       ...summary,
       tick,
-      leaves: namedLeaves(plan.policy, tickLeaves),
+      leaves: namedLeaves(policy, tickLeaves),
       offsets: parts.map(({ window: { partition, firstOffset, lastOffset }, digest }) => ({
         partition,
         firstOffset,
@@ -208,7 +221,7 @@ const foldNextTick = (session: Session, context: SessionContext): TickResult | n
       lastWindowClosedAt: plan.startedAt + (tick + 1) * plan.tickMs,
       firstHarmAt,
       promote: leastEvidence(promote, session.promote),
-      hold: session.hold,
+      holds: session.holds.map((one) => ({ verdict: one.verdict, clearedAt: one.clearedAt })),
       halt: session.halt,
     },
     verdicts,
@@ -222,36 +235,6 @@ const refuse = (session: Session, why: string): null => {
 
 // ---- the plan
 
-/** Margin of key B per metric (halt-judge, section 14). */
-const deltaOf = (metric: (typeof metrics)[number]): number => {
-  if (metric.trial === 'device-hour') return 1e-5;
-  return metric.id === 'silence-first' ? 5e-4 : 1e-4;
-};
-
-/**
- * The critical metrics (halt-judge, section 14), as far as this product judges them. Of the first silence a device has one
- * trial in a release: no stage of a small fleet could ever show enough of them, and their being closed is a rule of its own.
- */
-const critical: readonly (typeof metrics)[number]['id'][] = [
-  ...(['silence-later', 'crash', 'load-failure', 'blocked-traffic'] as const),
-];
-
-/**
- * When a stage has shown enough (section 14): fleet-wide, no critical metric is at three times the control rate and 1e-3 per
- * device-hour more; for silence 1e-2 per hour of a trial's length.
- */
-const promotePolicyFor = ({ silenceMs }: RolloutPolicy): PromotePolicy => ({
-  r1: 3,
-  delta1: Object.fromEntries(
-    critical.map((id) => [id, id === 'silence-later' ? (1e-2 * silenceMs) / 3_600_000 : 1e-3]),
-  ),
-  g: [0.05, 0.2, 0.5],
-  weight: [1 / 3, 1 / 3, 1 / 3],
-  beta: 0.05,
-  from: 0,
-  cells: critical.map((id) => `${id}/*`),
-});
-
 /** The critical cell that is furthest from its limit. */
 const leastEvidence = (promote: PromotePolicy, { logs }: PromoteState): JudgeStatus['promote'] => {
   const values = promoteValues(promote, logs);
@@ -259,43 +242,21 @@ const leastEvidence = (promote: PromotePolicy, { logs }: PromoteState): JudgeSta
   return { cell: promote.cells[least] ?? '', value: values[least] ?? 0, limit: 1 / promote.beta };
 };
 
-/** What the judge works by, for a release under this rollout policy with these segments. `planTicks`: length of the plan. */
-export const judgePolicies = (
-  policy: RolloutPolicy,
-  segments: readonly SegmentKey[],
-): { readonly judge: JudgePolicy; readonly promote: PromotePolicy; readonly planTicks: number } => ({
-  judge: defaultJudgePolicy({
-    metrics: metrics.map((metric) => ({ ...metric, delta: deltaOf(metric) })),
-    segments: [...segments].sort(),
-    ...policy.judge,
-  }),
-  promote: promotePolicyFor(policy),
-  planTicks: Math.ceil(policy.stages.reduce((sum, stage) => sum + stage.minMs, 0) / policy.tickMs),
-});
-
 /** From the windows of tick 0; a text says why there is none. */
 const planOf = (windows: readonly Window[], digestOf: DigestOf): SessionPlan | string => {
   const plan = windows[0]?.plan ?? null;
   if (plan === null) return 'the windows of tick 0 carry no plan';
-  const digest = digestOf(plan);
-  const other = windows.find((window) => digestOf(window.plan) !== digest);
+  const own = digestOf(plan);
+  const other = windows.find((window) => digestOf(window.plan) !== own);
   if (other) return `partition ${other.partition} has another plan than partition ${windows[0]?.partition}`;
   const segments = [...new Set(windows.flatMap((window) => Object.keys(window.counts)))];
-  const { judge: policy, promote, planTicks } = judgePolicies(plan.policy, segments);
-  const findings =
-    policy.segments.length === 0
-      ? ['there is no segment']
-      : [...validateJudgePolicy(policy), ...validatePromote(policy, promote)];
+  const live = liveJudge(plan.policy, segments);
+  const findings = validateLiveJudge(live);
   if (findings.length > 0) return `the judge's policy is not sound: ${findings.join('; ')}`;
-  return {
-    policy,
-    promote,
-    policyDigest: digestOf({ ...policy, promote }),
-    startedAt: plan.startedAt,
-    tickMs: plan.policy.tickMs,
-    planTicks,
-  };
+  return { live, policyDigest: digest(live, digestOf), startedAt: plan.startedAt, tickMs: plan.policy.tickMs };
 };
+
+const digest = ({ policy, promote }: LiveJudge, digestOf: DigestOf): string => digestOf({ ...policy, promote });
 
 // ---- sums, in partition order
 
@@ -363,10 +324,9 @@ const verdictOf = (
   judge: JudgeState,
   kind: Verdict['kind'],
   cellId: string,
-  codeVersion: string,
-  firstHarmAt: number | null,
+  seen: { readonly tickLeaves: TickLeaves; readonly codeVersion: string; readonly firstHarmAt: number | null },
 ): Verdict => {
-  const { policy } = plan;
+  const { policy } = plan.live;
   const index = policy.cells.findIndex((cell) => cell.id === cellId);
   const cell = policy.cells[index];
   const [x, y, treatedHours, controlHours] = cellTotals(policy, judge, cellId);
@@ -376,7 +336,7 @@ const verdictOf = (
     tick: lastTick,
     cell: cellId,
     metric: cell?.metric ?? '',
-    segment: cell?.kind === 'leaf' ? cell.segment : null,
+    segment: cell === undefined ? null : segmentOf(cell),
     x,
     y,
     treatedHours,
@@ -388,7 +348,9 @@ const verdictOf = (
     policyDigest: plan.policyDigest,
     firstTick: 0,
     lastTick,
-    codeVersion,
-    firstHarmAt,
+    codeVersion: seen.codeVersion,
+    firstHarmAt: seen.firstHarmAt,
+    inTick: sumOfLeaves(policy, seen.tickLeaves, cellId),
+    ...(kind === 'halt' ? { attribution: attribute(policy, judge) } : {}),
   };
 };

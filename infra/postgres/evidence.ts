@@ -18,7 +18,7 @@ type StatusRow = {
   readonly open_trials: JudgeStatus['openTrials'];
   readonly first_harm_at: string | null;
   readonly promote: JudgeStatus['promote'];
-  readonly hold: Verdict | null;
+  readonly holds: JudgeStatus['holds'];
   readonly halt: Verdict | null;
 };
 
@@ -26,7 +26,7 @@ export const createEvidenceReader = (pool: Pool): EvidenceReader => ({
   judgeStatus: async (releaseId) => {
     const { rows } = await pool.query<StatusRow>(
       `select last_tick, last_window_closed_at, stage, stat_a, stat_b, leading_cell, counts, exposed, open_trials,
-         first_harm_at, promote, hold, halt
+         first_harm_at, promote, holds, halt
        from judge_status where release_id = $1`,
       [releaseId],
     );
@@ -45,7 +45,7 @@ export const createEvidenceReader = (pool: Pool): EvidenceReader => ({
       openTrials: row.open_trials,
       firstHarmAt: row.first_harm_at === null ? null : Number(row.first_harm_at),
       promote: row.promote,
-      hold: row.hold,
+      holds: row.holds,
       halt: row.halt,
     };
   },
@@ -64,12 +64,16 @@ type EvidenceRow = {
   readonly leading_cell: string;
 };
 
-/** Every tick of a release in order, for people. */
-export const readEvidence = async (db: Queryable, releaseId: string): Promise<readonly TickEvidence[]> => {
+/** Ticks of a release in order, for people: `limit` of them from tick `from`, or all. */
+export const readEvidence = async (
+  db: Queryable,
+  releaseId: string,
+  { from, limit }: { readonly from: number; readonly limit: number | null } = { from: 0, limit: null },
+): Promise<readonly TickEvidence[]> => {
   const { rows } = await db.query<EvidenceRow>(
     `select tick, stage, leaves, counts, exposed, open_trials, offsets, stat_a, stat_b, leading_cell
-     from evidence where release_id = $1 order by tick`,
-    [releaseId],
+     from evidence where release_id = $1 and tick >= $2 order by tick limit $3`,
+    [releaseId, from, limit],
   );
   return rows.map((row) => ({
     releaseId,

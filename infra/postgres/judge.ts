@@ -104,9 +104,10 @@ const writeChange = async (tx: Queryable, { session, waiting, results, changed }
   await writeStatus(tx, last);
   for (const { verdicts } of results) {
     for (const verdict of verdicts) {
-      await tx.query('insert into decisions (release_id, kind, tick, verdict) values ($1, $2, $3, $4)', [
+      await tx.query('insert into decisions (release_id, kind, cell, tick, verdict) values ($1, $2, $3, $4, $5)', [
         releaseId,
         verdict.kind,
+        verdict.cell,
         verdict.tick,
         JSON.stringify(verdict),
       ]);
@@ -138,13 +139,13 @@ const writeEvidence = async (tx: Queryable, { evidence }: TickResult): Promise<v
 const writeStatus = async (tx: Queryable, { status }: TickResult): Promise<void> => {
   await tx.query(
     `insert into judge_status (release_id, last_tick, last_window_closed_at, stage, stat_a, stat_b, leading_cell, counts,
-       exposed, open_trials, first_harm_at, promote, hold, halt)
+       exposed, open_trials, first_harm_at, promote, holds, halt)
      values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
      on conflict (release_id) do update set last_tick = excluded.last_tick,
        last_window_closed_at = excluded.last_window_closed_at, stage = excluded.stage, stat_a = excluded.stat_a,
        stat_b = excluded.stat_b, leading_cell = excluded.leading_cell, counts = excluded.counts, exposed = excluded.exposed,
        open_trials = excluded.open_trials, first_harm_at = excluded.first_harm_at, promote = excluded.promote,
-       hold = excluded.hold, halt = excluded.halt`,
+       holds = excluded.holds, halt = excluded.halt`,
     [
       status.releaseId,
       status.lastTick,
@@ -158,7 +159,7 @@ const writeStatus = async (tx: Queryable, { status }: TickResult): Promise<void>
       JSON.stringify(status.openTrials),
       status.firstHarmAt,
       JSON.stringify(status.promote),
-      status.hold === null ? null : JSON.stringify(status.hold),
+      JSON.stringify(status.holds),
       status.halt === null ? null : JSON.stringify(status.halt),
     ],
   );
@@ -169,14 +170,15 @@ export type Decision = { readonly releaseId: string; readonly verdict: Verdict }
 /** Decisions that nobody has taken yet, oldest first. */
 export const readDecisionsToNotify = async (db: Queryable): Promise<readonly Decision[]> => {
   const { rows } = await db.query<{ release_id: string; verdict: Verdict }>(
-    'select release_id, verdict from decisions where notified_at is null order by decided_at, kind',
+    'select release_id, verdict from decisions where notified_at is null order by decided_at, kind, cell',
   );
   return rows.map((row) => ({ releaseId: row.release_id, verdict: row.verdict }));
 };
 
 export const markNotified = async (db: Queryable, { releaseId, verdict }: Decision): Promise<void> => {
-  await db.query('update decisions set notified_at = now() where release_id = $1 and kind = $2', [
+  await db.query('update decisions set notified_at = now() where release_id = $1 and kind = $2 and cell = $3', [
     releaseId,
     verdict.kind,
+    verdict.cell,
   ]);
 };

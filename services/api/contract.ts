@@ -2,10 +2,11 @@
 import { z } from 'zod';
 import type { Alarm } from '../../domain/alarms.ts';
 import type { FamilyFreeze } from '../../domain/director.ts';
-import type { Explanation } from '../../domain/judge/explain.ts';
-import type { FailMode, Waiver } from '../../domain/release.ts';
+import type { TickEvidence } from '../../domain/judge/session.ts';
+import type { RolloutPolicy } from '../../domain/policy.ts';
+import type { FailMode, Verdict, Waiver } from '../../domain/release.ts';
 import type { ReleaseState } from '../../domain/release-state.ts';
-import type { JudgeStatus } from '../../domain/stage-rule.ts';
+import type { Hold, JudgeStatus } from '../../domain/stage-rule.ts';
 
 export const releaseIdSchema = z
   .string()
@@ -100,12 +101,23 @@ export type ReleaseAnswer = {
     readonly freeze: FamilyFreeze | null;
   } | null;
 };
-/** GET /releases/:id/evidence */
+/** GET /releases/:id/evidence?from=&limit= : what the judge recorded, tick by tick. Who asks folds it. */
+export const evidenceQuery = z.strictObject({
+  from: z.coerce.number().int().min(0).default(0),
+  limit: z.coerce.number().int().min(1).max(1_000).default(1_000),
+});
 export type EvidenceAnswer = {
   readonly releaseId: string;
+  readonly policy: RolloutPolicy;
   /** Names of the stages of the plan. */
   readonly stages: readonly string[];
-  readonly evidence: Explanation;
+  readonly ticks: readonly TickEvidence[];
+  /** First tick of the next page; null: these were the last ones. */
+  readonly next: number | null;
+  readonly holds: readonly Hold[];
+  /** Cells whose HOLD a person cleared. */
+  readonly clearedCells: readonly string[];
+  readonly halt: Verdict | null;
 };
 export type ReleasesAnswer = { readonly releases: readonly ReleaseState[] };
 

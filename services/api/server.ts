@@ -5,7 +5,6 @@ import { z } from 'zod';
 import { alarmsOf } from '../../domain/alarms.ts';
 import { SigrelError } from '../../domain/errors.ts';
 import { releaseWorkflowId } from '../../domain/ids.ts';
-import { explainEvidence } from '../../domain/judge/explain.ts';
 import { engineId, segmentKey } from '../../domain/release.ts';
 import { isInForce } from '../../domain/waiver.ts';
 import type { Log } from '../../infra/kafka/client.ts';
@@ -19,6 +18,7 @@ import {
   commandKinds,
   commandRequest,
   type EvidenceAnswer,
+  evidenceQuery,
   excludeRequest,
   type FamilyAnswer,
   type FleetAnswer,
@@ -135,14 +135,24 @@ export const startApi = async (options: {
     };
   });
 
-  server.get('/v1/releases/:id/evidence', { schema: { params: idOf } }, async (request): Promise<EvidenceAnswer> => {
-    const { id } = request.params;
-    const row = await readRelease(pool, id);
-    if (row === null) throw missing(id);
-    const { policy, rollout } = row.state;
-    const evidence = explainEvidence(policy, await readEvidence(pool, id));
-    return { releaseId: id, stages: rollout?.stages.map(({ name }) => name) ?? [], evidence };
-  });
+  server.get(
+    '/v1/releases/:id/evidence',
+    { schema: { params: idOf, querystring: evidenceQuery } },
+    async (request): Promise<EvidenceAnswer> => {
+      const { id } = request.params;
+      const { from, limit } = request.query;
+      const row = await readRelease(pool, id);
+      if (row === null) throw missing(id);
+      const { policy, rollout } = row.state;
+      const ticks = await readEvidence(pool, id, { from, limit });
+      const judge = await ports.evidence.judgeStatus(id);
+      return {
+        ...{ releaseId: id, policy, stages: rollout?.stages.map(({ name }) => name) ?? [], ticks },
+        next: ticks.length < limit ? null : (ticks.at(-1)?.tick ?? 0) + 1,
+        ...{ holds: judge?.holds ?? [], clearedCells: rollout?.clearedCells ?? [], halt: judge?.halt ?? null },
+      };
+    },
+  );
 
   for (const kind of commandKinds) {
     const path = `/v1/releases/:id/${kind}`;

@@ -14,7 +14,7 @@ afterAll(async () => {
 
 const why = 'the family is frozen by sam since today: complaints';
 const heldFrozen = (stage: number): StageOutcome => ({
-  ...{ outcome: 'held', reason: 'frozen', verdict: null },
+  ...{ outcome: 'held', reason: 'frozen', verdict: null, cells: [] },
   evidence: { ...evidence(stage), waitingFor: [{ code: 'frozen', message: why }] },
 });
 const times = (list: readonly string[], what: string) => list.filter((one) => one === what).length;
@@ -22,14 +22,14 @@ const times = (list: readonly string[], what: string) => list.filter((one) => on
 test('a stage that a freeze keeps from being opened is held, and opened when the freeze is lifted', async () => {
   let frozen = true;
   const release = await releases.start('frozen-opening', {
-    asked: { watchStage: ({ awaitFresh }) => awaitFresh },
+    asked: { watchStage: ({ heldFor }) => heldFor?.reason === 'frozen' },
     answers: { openStage: async () => (frozen ? { directorVersion: 1, frozen: why } : { directorVersion: 2 }) },
   });
   const watch = await release.asked('watchStage');
   expect(await release.inPhase('held')).toMatchObject({ hold: { reasonCode: 'frozen', reason: why } });
   expect(times(release.happened, 'openStage')).toBe(1);
   frozen = false;
-  watch.answer({ outcome: 'fresh', evidence: evidence(0) });
+  watch.answer({ outcome: 'released', evidence: evidence(0) });
   const end = await release.end();
   expect(end.phase).toBe('completed');
   expect(end.types.filter((type) => ['StageHeld', 'RolloutResumed', 'StagePassed'].includes(type))).toEqual([
@@ -41,7 +41,7 @@ test('a stage that a freeze keeps from being opened is held, and opened when the
 
 test('a person who resumes under a freeze gets nothing granted by it', async () => {
   const release = await releases.start('frozen-resumed', {
-    asked: { watchStage: ({ awaitFresh }) => awaitFresh },
+    asked: { watchStage: ({ heldFor }) => heldFor?.reason === 'frozen' },
     answers: { openStage: async () => ({ directorVersion: 1, frozen: why }) },
   });
   await release.asked('watchStage');
@@ -56,7 +56,7 @@ test('a person who resumes under a freeze gets nothing granted by it', async () 
 
 test('frozen while it is watched: held, and a halt is heard and done under it', async () => {
   const release = await releases.start('frozen-halted', {
-    asked: { watchStage: ({ awaitFresh }) => awaitFresh },
+    asked: { watchStage: ({ heldFor }) => heldFor?.reason === 'frozen' },
     answers: { watchStage: async ({ stage }) => heldFrozen(stage) },
   });
   const watch = await release.asked('watchStage');

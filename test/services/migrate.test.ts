@@ -180,7 +180,7 @@ const statements: Readonly<Record<string, () => Promise<void>>> = {
   'readDecisionsToNotify markNotified': async () => {
     const decisions = await readDecisionsToNotify(pool);
     const verdicts = judged().results.flatMap((result) => result.verdicts);
-    expect(verdicts.map((verdict) => verdict.kind)).toEqual(['halt', 'hold']);
+    expect(verdicts.map(({ kind }) => kind)).toEqual(['halt', 'hold', 'hold']);
     expect(decisions).toEqual(verdicts.map((verdict) => ({ releaseId: 'r1', verdict })));
     for (const decision of decisions) await markNotified(pool, decision);
     expect(await readDecisionsToNotify(pool)).toEqual([]);

@@ -15,6 +15,8 @@ import {
 } from '../support/scripted.ts';
 import { sampleVerdict } from '../support/streams.ts';
 
+const cleared = [holdVerdict.cell];
+
 let releases: ScriptedReleases;
 beforeAll(async () => {
   releases = await startScriptedReleases(inject('temporalAddress'), 'release-workflow');
@@ -554,7 +556,7 @@ describe.concurrent('pause and hold', () => {
       await expect(release.command('promote')).rejects.toMatchObject(refusal('SRP_RULE_PHASE'));
       await release.command('resume');
       const watch = await release.asked('watchStage');
-      expect(watch.input).toMatchObject({ promote: false, holdCleared: false, awaitFresh: false });
+      expect(watch.input).toMatchObject({ promote: false, clearedCells: [], heldFor: null });
       if (times === 2) watch.answer(passed(0));
     }
     const end = await release.end();
@@ -571,22 +573,30 @@ describe.concurrent('pause and hold', () => {
     const release = await releases.start('hold', { asked: { watchStage: always, openStage: always } });
     await (await release.asked('openStage')).proceed();
     const first = await release.asked('watchStage');
-    first.answer({ outcome: 'held', reason: 'hold', verdict: holdVerdict, evidence: evidence(0) });
+    first.answer({
+      outcome: 'held',
+      reason: 'hold',
+      verdict: holdVerdict,
+      cells: [holdVerdict.cell],
+      evidence: evidence(0),
+    });
     await release.until('ExposureFrozen');
     expect(await release.state()).toMatchObject({ phase: 'held', hold: { reasonCode: 'hold' } });
+    const held = await release.asked('watchStage');
+    expect(held.input).toMatchObject({ heldFor: { reason: 'hold', cells: cleared }, clearedCells: [] });
     await release.command('resume');
     // What the stage adds may not have been granted when the judge's verdict came between.
     const again = await release.asked('openStage');
-    expect(again.input).toMatchObject({ stage: 0, holdCleared: true });
+    expect(again.input).toMatchObject({ stage: 0, clearedCells: cleared });
     await again.proceed();
     const second = await release.asked('watchStage');
-    expect(second.input).toMatchObject({ holdCleared: true, awaitFresh: false });
+    expect(second.input).toMatchObject({ clearedCells: cleared, heldFor: null });
     second.answer(passed(0));
     const opening = await release.asked('openStage');
-    expect(opening.input).toMatchObject({ stage: 1, holdCleared: true });
+    expect(opening.input).toMatchObject({ stage: 1, clearedCells: cleared });
     await opening.proceed();
     const third = await release.asked('watchStage');
-    expect(third.input).toMatchObject({ stage: 1, holdCleared: true });
+    expect(third.input).toMatchObject({ stage: 1, clearedCells: cleared });
     third.answer(passed(1));
     // After the field the evidence is looked at once more.
     (await release.asked('watchStage')).answer(passed(1));
@@ -600,11 +610,41 @@ describe.concurrent('pause and hold', () => {
     expect(dataOf(end, 'ExposureFrozen')).toMatchObject([{ triggeredBy: 'judge' }]);
   });
 
+  test('a hold that evidence clears: thawed and gone on without a person; what else holds by then is told', async () => {
+    const release = await releases.start('hold-cleared', { asked: { watchStage: ({ stage }) => stage === 0 } });
+    const held = { outcome: 'held', reason: 'hold', verdict: holdVerdict, evidence: evidence(0) } as const;
+    (await release.asked('watchStage')).answer({ ...held, cells: cleared });
+    const waiting = await release.asked('watchStage');
+    expect(waiting.input).toMatchObject({ heldFor: { reason: 'hold', cells: cleared } });
+    waiting.answer({ ...held, cells: [...cleared, 'load-failure/*'] });
+    const both = await release.asked('watchStage');
+    expect(both.input).toMatchObject({ heldFor: { cells: [...cleared, 'load-failure/*'] }, clearedCells: [] });
+    both.answer({ outcome: 'released', evidence: evidence(0) });
+    const again = await release.asked('watchStage');
+    expect(again.input).toMatchObject({ heldFor: null, clearedCells: [] });
+    again.answer(passed(0));
+    const end = await release.end();
+    const stop = ['StageEvidenceRecorded', 'StageHeld', 'ExposureFrozen'] as const;
+    expect(end.types).toEqual([
+      ...planned,
+      ...['StageOpened' as const, ...stop, ...stop, 'StageEvidenceRecorded' as const, 'RolloutResumed' as const],
+      ...[...watched, ...stage, ...completed],
+    ]);
+    expect(dataOf(end, 'RolloutResumed')).toMatchObject([{ triggeredBy: 'judge', reasonCode: 'hold-cleared' }]);
+    expectAfter(release, 'thawExposure', 'RolloutResumed');
+  });
+
   test('a pause during a hold is answered, and its resume goes on', async () => {
     const release = await releases.start('pause-held', { asked: { watchStage: ({ stage }) => stage === 0 } });
     const first = await release.asked('watchStage');
-    first.answer({ outcome: 'held', reason: 'hold', verdict: holdVerdict, evidence: evidence(0) });
-    await release.until('ExposureFrozen');
+    first.answer({
+      outcome: 'held',
+      reason: 'hold',
+      verdict: holdVerdict,
+      cells: [holdVerdict.cell],
+      evidence: evidence(0),
+    });
+    await release.asked('watchStage');
     expect(await release.command('pause')).toMatchObject({ phase: 'paused' });
     await release.command('resume');
     (await release.asked('watchStage')).answer(passed(0));
@@ -640,19 +680,20 @@ describe.concurrent('pause and hold', () => {
   test('want of data: held under the lease without a freeze, and goes on by itself when there is evidence', async () => {
     const release = await releases.start('no-data', { asked: { watchStage: ({ stage }) => stage === 0 } });
     (await release.asked('watchStage')).answer({
-      ...{ outcome: 'held', reason: 'no-data', verdict: null, evidence: evidence(0) },
+      ...{ outcome: 'held', reason: 'no-data', verdict: null, cells: [], evidence: evidence(0) },
     });
     const waiting = await release.asked('watchStage');
-    expect(waiting.input).toMatchObject({ awaitFresh: true, holdCleared: false });
+    expect(waiting.input).toMatchObject({ heldFor: { reason: 'no-data', cells: [] }, clearedCells: [] });
     expect(await release.state()).toMatchObject({ phase: 'held', hold: { reasonCode: 'no-data' } });
-    waiting.answer({ outcome: 'fresh', evidence: evidence(0) });
+    waiting.answer({ outcome: 'released', evidence: evidence(0) });
     const again = await release.asked('watchStage');
-    expect(again.input).toMatchObject({ awaitFresh: false, holdCleared: false });
+    expect(again.input).toMatchObject({ heldFor: null, clearedCells: [] });
     again.answer(passed(0));
     const end = await release.end();
     expect(end.types).toEqual([
       ...planned,
-      ...(['StageOpened', 'StageEvidenceRecorded', 'LeaseLapsed', 'StageHeld', 'RolloutResumed'] as const),
+      ...(['StageOpened', 'StageEvidenceRecorded', 'LeaseLapsed', 'StageHeld'] as const),
+      ...(['StageEvidenceRecorded', 'RolloutResumed'] as const),
       ...[...watched, ...stage, ...completed],
     ]);
     expect(dataOf(end, 'RolloutResumed')).toMatchObject([{ triggeredBy: 'workflow', reasonCode: 'evidence-fresh' }]);
@@ -794,7 +835,13 @@ describe.concurrent('halt by a person', () => {
   test('while it is held', async () => {
     const release = await releases.start('halt-held', { asked: { watchStage: always } });
     const watch = await release.asked('watchStage');
-    watch.answer({ outcome: 'held', reason: 'hold', verdict: holdVerdict, evidence: evidence(0) });
+    watch.answer({
+      outcome: 'held',
+      reason: 'hold',
+      verdict: holdVerdict,
+      cells: [holdVerdict.cell],
+      evidence: evidence(0),
+    });
     await release.until('ExposureFrozen');
     await release.command('halt', 'sam', 'customers call');
     const end = await release.end();

@@ -106,7 +106,7 @@ const grant = async (world: StoreWorld, releaseId: string, leaseMs: number) => {
   const { release, rollback } = await world.prepare(releaseId);
   await rolloutOn(world, createMemoryTelemetryLog(), noEvidence, false).openStage({
     ...{ releaseId, family: world.family, stage: 0, salt: releaseId, release, startedAt: Date.now() },
-    ...{ rollbackVersion: rollback.contentVersion, holdCleared: false, policy: policyOf({ leaseMs }) },
+    ...{ rollbackVersion: rollback.contentVersion, clearedCells: [], policy: policyOf({ leaseMs }) },
     thresholds: plan(releaseId)[0]?.thresholds ?? {},
   });
   return release;

@@ -5,7 +5,7 @@ import { judgeStatus, sampleVerdict } from '../support/streams.ts';
 
 const now = 10_000_000_000;
 const content = { contentVersion: 2, releaseId: 'r1', artefacts: [] };
-const lease = { startedAt: now - 60_000, leaseMs: 6_000, freshMs: 3_000, holdCleared: false };
+const lease = { startedAt: now - 60_000, leaseMs: 6_000, freshMs: 3_000, clearedCells: [] };
 const document: DirectorDocument = {
   ...{ family: 'ips', directorVersion: 7, mode: 'rolling', steady: { ...content, contentVersion: 1 }, rollback: null },
   rollout: { content, salt: 's', stage: 0, thresholds: {}, lease },

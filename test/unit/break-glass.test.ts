@@ -14,7 +14,7 @@ let store: string;
 let keys: string;
 let director: DirectorStore;
 const content = { contentVersion: 2, releaseId: 'r1', artefacts: [] };
-const lease = { startedAt: 0, leaseMs: 60_000, freshMs: 10_000, holdCleared: false };
+const lease = { startedAt: 0, leaseMs: 60_000, freshMs: 10_000, clearedCells: [] };
 
 beforeAll(async () => {
   root = await mkdtemp(join(tmpdir(), 'sigrel-break-glass-'));

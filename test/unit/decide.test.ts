@@ -89,9 +89,17 @@ describe('decide', () => {
     } as const;
     const [template] = sampleStream('completed', defaultPolicy);
     if (!template) throw new Error('empty');
-    const held = evolve(rolling, { ...template, seq: 99, type: 'StageHeld', data: { ...decision, verdict: null } });
+    const held = evolve(rolling, {
+      ...template,
+      seq: 99,
+      type: 'StageHeld',
+      data: { ...decision, verdict: null, cells: ['a', 'b'] },
+    });
     const resumed = apply(held, ask('resume'));
-    expect(resumed).toMatchObject({ phase: 'rolling', hold: null, rollout: { holdCleared: true } });
+    expect(resumed).toMatchObject({ phase: 'rolling', hold: null, rollout: { clearedCells: ['a', 'b'] } });
+    const byJudge = { ...decision, reasonCode: 'hold-cleared', stage: 0 };
+    const cleared = evolve(held, { ...template, seq: 100, type: 'RolloutResumed', data: byJudge });
+    expect(cleared).toMatchObject({ phase: 'rolling', hold: null, rollout: { clearedCells: [] } });
   });
 });
 

@@ -23,7 +23,7 @@ const content = (contentVersion: number): Content => ({
   releaseId: `r-${contentVersion}`,
   artefacts: [{ engine, path: `content/ips/${contentVersion}/${engine}.rules`, sha256: 'a'.repeat(64), length: 1 }],
 });
-const lease = { startedAt: 0, leaseMs: 60_000, freshMs: 10_000, holdCleared: false };
+const lease = { startedAt: 0, leaseMs: 60_000, freshMs: 10_000, clearedCells: [] };
 /** Steady content 1; content 2 rolls out to everybody, or was halted and is rolled back as content 3. */
 const documentIn = (mode: DirectorDocument['mode'], threshold = bucketSpace): DirectorDocument => ({
   ...{ family: 'ips', directorVersion: 7, mode, steady: content(1) },

@@ -14,7 +14,7 @@ const content = (contentVersion: number, engines: readonly string[] = ['e']): Co
     length: 1,
   })),
 });
-const lease = { startedAt: 0, leaseMs: 60_000, freshMs: 10_000, holdCleared: false };
+const lease = { startedAt: 0, leaseMs: 60_000, freshMs: 10_000, clearedCells: [] };
 const documentIn = (mode: DirectorDocument['mode'], threshold = 10): DirectorDocument => ({
   family: 'ips',
   directorVersion: 1,

@@ -54,7 +54,7 @@ const contentOf = async (version: number, releaseId: string, body: string): Prom
   const artefact: Artefact = { engine: id, path: `content/ips/${version}/${id}.rules`, sha256, length: body.length };
   return { contentVersion: version, releaseId, artefacts: [artefact] };
 };
-const lease = { startedAt: 0, leaseMs: 60_000, freshMs: 10_000, holdCleared: false };
+const lease = { startedAt: 0, leaseMs: 60_000, freshMs: 10_000, clearedCells: [] };
 const rolling =
   (content: Content, threshold: number, stage = 0) =>
   (current: DirectorDocument): Omit<DirectorDocument, 'directorVersion'> => ({

@@ -41,6 +41,21 @@ describe('evidence explained', () => {
     expect(explainEvidence(policy, []).ticks).toEqual([]);
   });
 
+  test('a choice of cells is what the table and the curves show; what was recorded is compared whole', () => {
+    const all = judged(8).map(({ evidence }) => evidence);
+    const chosen = explainEvidence(policy, all, { metric: 'load-failure', segment });
+    expect(chosen.cells.map(({ cell }) => cell)).toEqual([`load-failure/${segment}`]);
+    expect(chosen.ticks.every(({ asRecorded, leading }) => asRecorded && leading === `load-failure/${segment}`)).toBe(
+      true,
+    );
+    expect(Math.max(...chosen.ticks.map(({ A }) => A))).toBeLessThan(1);
+    expect(explainEvidence(policy, all, { metric: 'crash' }).cells.map(({ segment: of }) => of)).toEqual([
+      null,
+      segment,
+    ]);
+    expect(explainEvidence(policy, all, { metric: 'none' }).cells).toEqual([]);
+  });
+
   test('what a stage excludes: with no event in T device-hours about ln(20 / weight of the bet) / T', () => {
     const cell = explain(judged(0)).cells.find(({ metric, segment: of }) => metric === 'crash' && of === segment);
     // E = sum of exp(d T (1 - g)) / 3 over g = 0.05, 0.2, 0.5 reaches 20 where d T is about 4.1.
@@ -61,6 +76,14 @@ describe('the plot', () => {
     expect(Math.max(...lines.map((line) => line.length))).toBeLessThanOrEqual(100);
     const text = plotLines(plot).join('\n');
     for (const mark of ['*', '┄', 'H', '100', '20']) expect(text).toContain(mark);
+  });
+
+  test('says when a curve leaves the scale', () => {
+    const high = (A: number) =>
+      plotLines({ ...plot, ticks: plot.ticks.map((tick) => ({ ...tick, A, B: A })) }).join('\n');
+    expect(high(1e9)).toContain('>1e7');
+    expect(high(1e4)).not.toContain('>');
+    expect(plotSvg({ ...plot, ticks: plot.ticks.map((tick) => ({ ...tick, A: 1e9 })) })).toContain('&gt;1e7');
   });
 
   test('is a picture with one point per tick, and escapes what it is told', () => {

@@ -35,7 +35,7 @@ const content = (contentVersion: number): Content => ({
   ...{ contentVersion, releaseId: `r${contentVersion}` },
   artefacts: [{ engine, path: `content/ips/${contentVersion}/${engine}.rules`, sha256: 'a'.repeat(64), length: 1 }],
 });
-const lease = { startedAt: 0, leaseMs: 60_000, freshMs: 10_000, holdCleared: false };
+const lease = { startedAt: 0, leaseMs: 60_000, freshMs: 10_000, clearedCells: [] };
 
 describe('in any order of stages, stops, polls, repetitions and clocks', () => {
   const devices = 60;

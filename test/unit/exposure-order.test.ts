@@ -92,7 +92,7 @@ const prepare = async (releaseId: string) => {
   const open = (stage: number) =>
     rollout().openStage({
       ...{ releaseId, family, stage, salt: 's', thresholds: { [segment]: (stage + 1) * 1_000 }, release },
-      ...{ rollbackVersion: rollback.contentVersion, policy: defaultPolicy, startedAt: 0, holdCleared: false },
+      ...{ rollbackVersion: rollback.contentVersion, policy: defaultPolicy, startedAt: 0, clearedCells: [] },
     });
   return { releaseId, release, rollback, open };
 };
@@ -100,7 +100,7 @@ const document = async () => (await director.read(family)).document;
 const freeze = (releaseId: string) =>
   halt().freezeExposure({ releaseId, family, triggeredBy: 'person', reason: 'because' });
 const rollBack = (releaseId: string, rollback: Content) => halt().publishRollback({ releaseId, family, rollback });
-const thaw = (releaseId: string) => halt().thawExposure({ releaseId, family, holdCleared: false });
+const thaw = (releaseId: string) => halt().thawExposure({ releaseId, family, clearedCells: [] });
 
 describe('opening a stage', () => {
   test('telemetry knows of it before the director does, and a repetition changes nothing', async () => {
@@ -235,7 +235,7 @@ describe('halting', () => {
 });
 
 describe('evidence before exposure', () => {
-  const held = { ...sampleVerdict, kind: 'hold' } as const;
+  const held = { verdict: { ...sampleVerdict, kind: 'hold' }, clearedAt: null } as const;
   test('a later stage waits for fresh evidence; the first one has none to wait for', async () => {
     const { open } = await prepare('r1');
     status = () => null;
@@ -251,7 +251,7 @@ describe('evidence before exposure', () => {
     const { open } = await prepare('r1');
     await open(0);
     const before = await director.read(family);
-    for (const verdict of [{ hold: held }, { halt: sampleVerdict }]) {
+    for (const verdict of [{ holds: [held] }, { halt: sampleVerdict }]) {
       status = () => freshStatus(verdict);
       await open(1);
       expect(await director.read(family)).toEqual(before);
@@ -264,7 +264,7 @@ describe('evidence before exposure', () => {
     const frozen = await director.read(family);
     status = () => freshStatus({ lastWindowClosedAt: 0 });
     await expect(thaw('r1')).rejects.toMatchObject({ code: 'SRP_DEP_EVIDENCE' });
-    status = () => freshStatus({ hold: held });
+    status = () => freshStatus({ holds: [held] });
     expect((await thaw('r1')).thawed).toBe(false);
     expect(await director.read(family)).toEqual(frozen);
     status = () => freshStatus();
@@ -286,9 +286,10 @@ describe('evidence before exposure', () => {
 describe('a frozen family', () => {
   const frozen = { freezeId: 'f', by: 'sam', reason: 'complaints', at: '2026-01-01T00:00:00.000Z', until: null };
   const policy = { ...defaultPolicy, tickMs: 1_000 };
-  const watch = (releaseId: string, awaitFresh: boolean) =>
+  const watch = (releaseId: string, held: boolean) =>
     rollout().watchStage({
-      ...{ releaseId, family, stage: 0, policy, openedAt: Date.now(), promote: false, holdCleared: false, awaitFresh },
+      ...{ releaseId, family, stage: 0, policy, openedAt: Date.now(), promote: false, clearedCells: [] },
+      heldFor: held ? { reason: 'frozen', cells: [] } : null,
     });
 
   test('grants no stage and completes nothing, says by whom it is frozen, and fails nothing', async () => {
@@ -340,7 +341,7 @@ describe('a frozen family', () => {
     await expect.poll(() => beats).toBeGreaterThan(1);
     expect(over).toBe(false);
     await director.thaw(family, 'f');
-    expect(await waiting).toMatchObject({ outcome: 'fresh' });
+    expect(await waiting).toMatchObject({ outcome: 'released' });
     await director.freeze(family, frozen);
     status = () => freshStatus({ halt: sampleVerdict });
     expect(await watch('r1', true)).toMatchObject({ outcome: 'regression' });

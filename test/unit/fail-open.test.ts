@@ -24,9 +24,10 @@ const good = (changes: Partial<JudgeStatus> = {}): JudgeStatus =>
     ...{ lastTick: 50, lastWindowClosedAt: now - 100, counts: counts(), exposed: { 'a/fail-open': 8 } },
     ...changes,
   });
+const hold = { verdict: { ...sampleVerdict, kind: 'hold' }, clearedAt: null } as const;
 /** Long after its minimum time, and a person asked to go on. */
 const question = (changes: Partial<StageQuestion> = {}): StageQuestion => ({
-  ...{ policy, stage: 0, openedAt: now - 3_600_000, now, promote: true, holdCleared: false },
+  ...{ policy, stage: 0, openedAt: now - 3_600_000, now, promote: true, clearedCells: [] },
   ...changes,
 });
 const outcome = (status: JudgeStatus | null, changes: Partial<StageQuestion> = {}) =>
@@ -78,7 +79,7 @@ describe('hawkBit', () => {
 
 // ---- the real watch over a stage, with a clock that is quick
 
-const watch = (evidence: EvidenceReader, changes: { awaitFresh?: boolean; cancelled?: AbortSignal } = {}) => {
+const watch = (evidence: EvidenceReader, changes: { held?: boolean; cancelled?: AbortSignal } = {}) => {
   const started = Date.now();
   const { watchStage } = createRolloutActivities({
     ...{
@@ -94,8 +95,8 @@ const watch = (evidence: EvidenceReader, changes: { awaitFresh?: boolean; cancel
     cancelled: () => changes.cancelled ?? new AbortController().signal,
   });
   return watchStage({
-    ...{ releaseId: 'r1', family: 'ips', stage: 0, policy, openedAt: now, promote: true, holdCleared: true },
-    awaitFresh: changes.awaitFresh ?? false,
+    ...{ releaseId: 'r1', family: 'ips', stage: 0, policy, openedAt: now, promote: true, clearedCells: [] },
+    heldFor: changes.held ? { reason: 'no-data', cells: [] } : null,
   });
 };
 
@@ -112,7 +113,7 @@ describe('Argo Rollouts', () => {
     terminated.abort();
     await expect(watching).rejects.toMatchObject({ name: 'AbortError' });
     // And a stage that nobody watches any more is not granted any longer.
-    const lease = { startedAt: 0, leaseMs: 60_000, freshMs: 600, holdCleared: true };
+    const lease = { startedAt: 0, leaseMs: 60_000, freshMs: 600, clearedCells: [] };
     const content = { contentVersion: 2, releaseId: 'r1', artefacts: [] };
     const rollout = { content, salt: 's', stage: 0, thresholds: {}, lease };
     const document = {
@@ -141,8 +142,7 @@ describe('Argo Rollouts', () => {
   });
 
   test('an inconclusive analysis is promoted anyway (#3850)', () => {
-    const hold = { ...sampleVerdict, kind: 'hold' } as const;
-    expect(outcome(good({ hold }))).toBe('held');
+    expect(outcome(good({ holds: [hold] }))).toBe('held');
     expect(outcome(good({ promote: { cell: 'crash/*', value: 19, limit: 20 } }), { promote: false })).toBe('watching');
   });
 });
@@ -150,7 +150,7 @@ describe('Argo Rollouts', () => {
 describe('Flagger', () => {
   test('the threshold is ignored while the canary waits (#1801): for want of data', async () => {
     const stale = good({ halt: sampleVerdict, lastWindowClosedAt: 0 });
-    expect(await watch({ judgeStatus: async () => stale }, { awaitFresh: true })).toMatchObject({
+    expect(await watch({ judgeStatus: async () => stale }, { held: true })).toMatchObject({
       outcome: 'regression',
     });
   });
@@ -161,7 +161,7 @@ describe('Flagger', () => {
   });
   test('a verdict that comes in the middle of a wait ends it', async () => {
     let halt: JudgeStatus['halt'] = null;
-    const watching = watch({ judgeStatus: async () => good({ halt, lastWindowClosedAt: 0 }) }, { awaitFresh: true });
+    const watching = watch({ judgeStatus: async () => good({ halt, lastWindowClosedAt: 0 }) }, { held: true });
     await sleep(1);
     halt = sampleVerdict;
     expect(await watching).toMatchObject({ outcome: 'regression' });
@@ -179,7 +179,7 @@ describe('nothing passes', () => {
       good({ counts: { ...counts(), 'b/fail-open': { ...counts()['a/fail-open'], healthy: 0 } as SegmentCounts } }),
     ],
     ['on HALT', good({ halt: sampleVerdict })],
-    ['on HOLD', good({ hold: { ...sampleVerdict, kind: 'hold' } })],
+    ['on HOLD', good({ holds: [hold] })],
   ])('%s', (_, status) => {
     expect(outcome(status)).not.toBe('passed');
     expect(outcome(status, { promote: false })).not.toBe('passed');

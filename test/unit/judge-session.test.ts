@@ -1,7 +1,8 @@
 import fc from 'fast-check';
-import { expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { emptyState, foldRecord } from '../../domain/at-risk.ts';
-import { startMass } from '../../domain/judge/policy.ts';
+import { explainEvidence } from '../../domain/judge/explain.ts';
+import { type JudgePolicy, startMass, validateJudgePolicy } from '../../domain/judge/policy.ts';
 import {
   acceptWindow,
   foldTicks,
@@ -69,7 +70,7 @@ test('a tick is folded when every partition has delivered it, and its numbers ar
     lastTick: 5,
     lastWindowClosedAt: start + 6_000,
     stage: 0,
-    hold: null,
+    holds: [],
     halt: null,
   });
   expect(fifth?.status.counts[segment]).toMatchObject({ enrolled: 312, offered: 12, harmed: 0 });
@@ -93,7 +94,10 @@ test('evidence for going on is of the stage in force alone, and its least cell i
 test('harmed canaries give HOLD and HALT with the counts of their cell, once', () => {
   const { session, results } = takeAll(story(6));
   const verdicts = results.flatMap((result) => result.verdicts);
-  expect(verdicts.map((verdict) => verdict.kind).sort()).toEqual(['halt', 'hold']);
+  // The fleet-wide cell and the one of the segment: each raises its own HOLD, once.
+  expect(verdicts.map(({ kind, cell }) => (kind === 'halt' ? kind : cell)).sort()).toEqual([
+    ...['crash/*', `crash/${segment}`, 'halt'],
+  ]);
   const halt = verdicts.find((verdict) => verdict.kind === 'halt');
   expect(halt).toMatchObject({
     tick: 3,
@@ -106,7 +110,14 @@ test('harmed canaries give HOLD and HALT with the counts of their cell, once', (
     lastTick: 3,
     codeVersion: 'test',
     firstHarmAt: start + 3_500,
+    inTick: [6, 0, expect.closeTo(12 / 3600), expect.closeTo(300 / 3600)],
+    attribution: {
+      latchedBoth: expect.arrayContaining([`crash/${segment}`]),
+      suspects: expect.arrayContaining(['crash/*', `crash/${segment}`]),
+      leading: halt?.cell,
+    },
   });
+  expect(halt?.attribution?.suspects).toHaveLength(2);
   expect(halt?.statA).toBeGreaterThanOrEqual(100);
   expect(halt?.treatedHours).toBeCloseTo((12 * 3_900) / hour, 9);
   expect(session.halt).toEqual(halt);
@@ -144,6 +155,15 @@ const throughJson = (session: Session): Session => {
   const read: PendingWindow[] = JSON.parse(JSON.stringify(pending));
   return restoreSession(stored, read);
 };
+
+test('what another version of the statistics has stored is refused, not folded on', () => {
+  const { session } = takeAll(story(0));
+  const { version: _version, ...old } = storeSession(session);
+  const read = restoreSession(old as StoredSession, []);
+  expect(read).toMatchObject({ releaseId: 'r1', judge: null, refused: expect.stringContaining('halt the release') });
+  const [window] = story(0);
+  expect(window && acceptWindow(read, window, 'd')).toBe('refused');
+});
 
 test('a missing partition is waited for, never taken as zeros', () => {
   const windows = story(6).filter((window) => window.partition !== 1 || window.tick < 2);
@@ -203,4 +223,67 @@ test('a later stage counts from the tick in which every partition knows it, and 
   expect(results.map((result) => result.status.stage)).toEqual([0, 0, 0, 0, 1, 1]);
   const planTicks = policy.stages.reduce((sum, stage) => sum + stage.minMs, 0) / policy.tickMs;
   expect(session.judge?.used).toBeCloseTo(startMass(0, 0, planTicks) + startMass(4, 1, planTicks), 12);
+});
+
+describe('the stage that leaves no control', () => {
+  const everybody = policy.stages.findIndex(({ kind }) => kind === 'all');
+  /** Everybody gets it from 10 s on; `crashes` of 300 devices crash in each of two later ticks. */
+  const last = (crashes: number): Window[] => {
+    const log = newLog();
+    const ids = Array.from({ length: 300 }, (_, n) => `c${n}`);
+    for (const id of ids) log.poll(-500, id);
+    log.open(0);
+    for (let at = 1_500; at < 30_000; at += 1_000) {
+      if (at === 10_500) {
+        log.open(10_400, { stage: everybody, thresholds: { [segment]: 10_000 } });
+        for (const id of ids) log.offer(at, id);
+      } else for (const id of ids) log.poll(at, id, { version: at > 10_500 ? 2 : 1 });
+      for (const tick of [14_500, 15_500]) {
+        const from = tick === 14_500 ? 0 : crashes;
+        if (at === tick) for (const id of ids.slice(from, from + crashes)) log.harm(at + 100, id);
+      }
+    }
+    log.clock(30_050);
+    return windowsOf(log.records);
+  };
+
+  test('is judged against what its controls had shown, with all numbers of the verdict', () => {
+    const { session, results } = takeAll(last(20));
+    const opened = results.findIndex(({ status }) => status.stage === everybody);
+    // No device is control any more.
+    for (const { evidence } of results.slice(opened + 1)) expect(evidence.leaves[segment]?.crash?.[3] ?? 0).toBe(0);
+    expect(session.halt).toMatchObject({ metric: 'crash', kind: 'halt', statA: session.halt?.statB });
+    expect(session.halt?.cell).toMatch(/^crash\/.*\/before$/);
+    const before = results.slice(0, opened).map(({ evidence }) => evidence.leaves[segment]?.crash ?? [0, 0, 0, 0]);
+    const exposure = before.reduce((sum, [, , , control]) => sum + control, 0);
+    expect(exposure).toBeGreaterThan(0.5);
+    // 20 of 300 devices in a tick, against no event in all the controls' time.
+    expect(session.halt).toMatchObject({ y: 0, controlHours: expect.closeTo(exposure, 9) });
+    expect([20, 40]).toContain(session.halt?.x);
+    expect(session.halt?.statA).toBeGreaterThanOrEqual(100);
+  });
+
+  test('no fault, no halt; and the release before it has no such cell', () => {
+    const { session, results } = takeAll(last(0));
+    expect([session.halt, session.holds]).toEqual([null, []]);
+    const frozen = session.plan?.live.policy.cells.filter(({ kind }) => kind === 'frozen') ?? [];
+    expect(frozen.map(({ id }) => id)).toContain(`crash/${segment}/before`);
+    expect(frozen.some(({ metric }) => metric.startsWith('silence'))).toBe(false);
+    expect(validateJudgePolicy(session.plan?.live.policy as JudgePolicy)).toEqual([]);
+    const early = takeAll(story(0)).session.plan?.live.policy.cells ?? [];
+    expect(early.some(({ kind }) => kind === 'frozen')).toBe(false);
+    expect(new Set(results.map(({ evidence }) => evidence.tick)).size).toBe(results.length);
+  });
+
+  test('is explained as it was judged, tick by tick', () => {
+    const { session, results } = takeAll(last(20));
+    const ticks = results.map(({ evidence }) => evidence);
+    const explained = explainEvidence(policy, ticks);
+    expect(explained.ticks.every(({ asRecorded }) => asRecorded)).toBe(true);
+    expect(explained.halt).toMatchObject({ tick: session.halt?.tick, cell: session.halt?.cell });
+    const cell = explained.cells.find((one) => one.cell === `crash/${segment}/before`);
+    expect(cell).toMatchObject({ segment, x: 40, y: 0, control: session.halt?.controlHours });
+    const chosen = explainEvidence(policy, ticks, { segment });
+    expect(chosen.cells.map((one) => one.cell)).toContain(`crash/${segment}/before`);
+  });
 });

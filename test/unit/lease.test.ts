@@ -9,7 +9,7 @@ import { startLeaseRenewal } from '../../services/lease.ts';
 import { judgeStatus, sampleVerdict } from '../support/streams.ts';
 
 const now = 1_000_000;
-const lease = { startedAt: now - 60_000, leaseMs: 6_000, freshMs: 3_000, holdCleared: false };
+const lease = { startedAt: now - 60_000, leaseMs: 6_000, freshMs: 3_000, clearedCells: [] as readonly string[] };
 const content = { contentVersion: 2, releaseId: 'r1', artefacts: [] };
 const documentOf = (mode: DirectorDocument['mode'], changes: Partial<typeof lease> = {}): DirectorDocument => ({
   ...{ family: 'ips', directorVersion: 7, mode, steady: { ...content, contentVersion: 1 }, rollback: null },
@@ -17,13 +17,26 @@ const documentOf = (mode: DirectorDocument['mode'], changes: Partial<typeof leas
 });
 const statusOf = (changes: Partial<JudgeStatus> = {}): JudgeStatus =>
   judgeStatus({ lastWindowClosedAt: now - 500, ...changes });
-const hold = { ...sampleVerdict, kind: 'hold' } as const;
+const hold = { verdict: { ...sampleVerdict, kind: 'hold' }, clearedAt: null } as const;
+const { cell } = sampleVerdict;
+const other = { verdict: { ...hold.verdict, cell: 'load-failure/*' }, clearedAt: null };
 
 describe('a lease is renewed', () => {
   test.each([
     ['fresh windows, a watched stage, no verdict', documentOf('rolling'), statusOf(), now - 100],
     ['before the first window can be due', documentOf('rolling', { startedAt: now - 1_000 }), null, now - 100],
-    ['a hold that a person cleared', documentOf('rolling', { holdCleared: true }), statusOf({ hold }), now - 100],
+    [
+      'a hold that a person cleared',
+      documentOf('rolling', { clearedCells: [cell] }),
+      statusOf({ holds: [hold] }),
+      now - 100,
+    ],
+    [
+      'a hold that evidence cleared',
+      documentOf('rolling'),
+      statusOf({ holds: [{ ...hold, clearedAt: 4 }] }),
+      now - 100,
+    ],
   ])('%s', (_, document, status, watchedAt) => {
     expect(refuseRenewal(document, status, watchedAt, now)).toBeNull();
   });
@@ -36,10 +49,17 @@ describe('a lease is renewed', () => {
       /last window/,
     ],
     ['no window at all', documentOf('rolling'), null, now - 100, /last window/],
-    ['the judge holds', documentOf('rolling'), statusOf({ hold }), now - 100, /holds/],
+    ['the judge holds', documentOf('rolling'), statusOf({ holds: [hold] }), now - 100, /holds/],
+    [
+      'another cell holds than the one that a person cleared',
+      documentOf('rolling', { clearedCells: [cell] }),
+      statusOf({ holds: [hold, other] }),
+      now - 100,
+      /holds/,
+    ],
     [
       'the judge halts',
-      documentOf('rolling', { holdCleared: true }),
+      documentOf('rolling', { clearedCells: [cell] }),
       statusOf({ halt: sampleVerdict }),
       now - 100,
       /halted/,

@@ -19,7 +19,7 @@ const content = (contentVersion: number): Content => ({
   releaseId: `r${contentVersion}`,
   artefacts: [],
 });
-const lease = { startedAt: 0, leaseMs: 60_000, freshMs: 10_000, holdCleared: false };
+const lease = { startedAt: 0, leaseMs: 60_000, freshMs: 10_000, clearedCells: [] };
 const documentIn = (mode: DirectorDocument['mode'], changes: Partial<DirectorDocument> = {}): DirectorDocument => ({
   ...{ family: 'ips', directorVersion: 7, mode, steady: content(1), rollback: null },
   rollout: { content: content(2), salt: 's', stage: 0, thresholds: { [segment]: 10 }, lease },

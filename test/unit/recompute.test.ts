@@ -26,7 +26,7 @@ const { verdicts } = compare(windows, []);
 const halt = verdicts.find(({ kind }) => kind === 'halt');
 
 test('the same log gives the same windows and decisions; what was written twice is the same twice', () => {
-  expect(verdicts.map(({ kind }) => kind).sort()).toEqual(['halt', 'hold']);
+  expect(new Set(verdicts.map(({ kind }) => kind))).toEqual(new Set(['halt', 'hold']));
   const again = compare([...windows.toReversed(), ...windows.slice(-3)], verdicts);
   expect(again).toMatchObject({ differences: [], windows: windows.length, ticks: windows.length / 3 });
   expect(made()).toEqual(windows);

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { defaultPolicy, type RolloutPolicy } from '../../domain/policy.ts';
 import type { SegmentCounts, Verdict } from '../../domain/release.ts';
-import { assessStage, type JudgeStatus, type StageQuestion } from '../../domain/stage-rule.ts';
+import { assessStage, endOfWatch, type Hold, type JudgeStatus, type StageQuestion } from '../../domain/stage-rule.ts';
 import { judgeStatus } from '../support/streams.ts';
 
 const policy: RolloutPolicy = {
@@ -35,8 +35,12 @@ const question = (changes: Partial<StageQuestion> = {}): StageQuestion => ({
   openedAt: 100_000,
   now: 112_500,
   promote: false,
-  holdCleared: false,
+  clearedCells: [],
   ...changes,
+});
+const hold = (cell: string, clearedAt: number | null = null): Hold => ({
+  verdict: { ...verdict('hold'), cell },
+  clearedAt,
 });
 const verdict = (kind: Verdict['kind']): Verdict => ({
   kind,
@@ -134,17 +138,65 @@ describe('a stage', () => {
   });
 
   test('is a regression on HALT, also when a HOLD was cleared and the evidence is old', () => {
-    const halted = status({ hold: verdict('hold'), halt: verdict('halt') });
-    expect(assessStage(question({ holdCleared: true, now: 900_000 }), halted)).toMatchObject({
+    const halted = status({ holds: [hold('crash')], halt: verdict('halt') });
+    expect(assessStage(question({ clearedCells: ['crash'], now: 900_000 }), halted)).toMatchObject({
       outcome: 'regression',
       verdict: { kind: 'halt' },
     });
   });
 
-  test('is held on HOLD until a person clears it', () => {
-    const held = status({ hold: verdict('hold') });
+  test('is held on HOLD until a person or evidence clears that cell', () => {
+    const held = status({ holds: [hold('crash')] });
     expect(assessStage(question({ promote: true }), held)).toMatchObject({ outcome: 'held', reason: 'hold' });
-    expect(assessStage(question({ holdCleared: true }), held).outcome).toBe('passed');
+    expect(assessStage(question({ clearedCells: ['crash'] }), held).outcome).toBe('passed');
+    expect(assessStage(question(), status({ holds: [hold('crash', 7)] })).outcome).toBe('passed');
+  });
+
+  test('a cell that holds is not cleared with another one, and all that hold are named', () => {
+    const held = status({ holds: [hold('crash'), hold('load-failure', 7), hold('blocked-traffic')] });
+    expect(assessStage(question({ clearedCells: ['crash'] }), held)).toMatchObject({
+      ...{ outcome: 'held', verdict: { cell: 'blocked-traffic' }, cells: ['blocked-traffic'] },
+    });
+    expect(assessStage(question(), held)).toMatchObject({ cells: ['crash', 'blocked-traffic'] });
+  });
+
+  test('a watch over a held stage ends when nothing holds it any more, and for what came since', () => {
+    const held = assessStage(question(), status({ holds: [hold('crash'), hold('load-failure')] }));
+    const free = assessStage(question(), status({ holds: [hold('crash', 7)] }));
+    const noData = assessStage(question({ now: 118_001 }), status());
+    const all = { reason: 'hold', cells: ['crash', 'load-failure'] } as const;
+    const one = { reason: 'hold', cells: ['crash'] } as const;
+    const none = { reason: 'no-data', cells: [] } as const;
+    expect(endOfWatch(held, all, false, null)).toBeNull();
+    expect(endOfWatch(held, one, false, null)).toEqual(held);
+    expect(endOfWatch(held, none, false, null)).toEqual(held);
+    expect(endOfWatch(free, all, false, null)).toMatchObject({ outcome: 'released' });
+    expect(endOfWatch(free, all, true, null)).toBeNull();
+    expect(endOfWatch(noData, none, true, null)).toBeNull();
+    expect(endOfWatch(noData, all, true, null)).toBeNull();
+    expect(endOfWatch(free, null, false, null)).toMatchObject({ outcome: 'passed' });
+    const halted = assessStage(question(), status({ halt: verdict('halt') }));
+    for (const heldFor of [null, all, none]) expect(endOfWatch(halted, heldFor, true, null)).toEqual(halted);
+  });
+
+  test('passes nothing while the family is frozen; a HALT is heard, a HOLD too unless something holds the stage already', () => {
+    const freeze = { freezeId: 'f', by: 'sam', reason: 'complaints', at: '2026-01-01T00:00:00.000Z', until: null };
+    const free = assessStage(question(), status());
+    const heldFor = { reason: 'frozen', cells: [] } as const;
+    expect(endOfWatch(free, null, false, null)).toMatchObject({ outcome: 'passed' });
+    expect(endOfWatch(free, null, false, freeze)).toMatchObject({
+      ...{ outcome: 'held', reason: 'frozen' },
+      evidence: { waitingFor: [{ code: 'frozen', message: expect.stringContaining('frozen by sam') }] },
+    });
+    expect(endOfWatch(free, heldFor, false, freeze)).toBeNull();
+    expect(endOfWatch(free, heldFor, true, null)).toBeNull();
+    expect(endOfWatch(free, heldFor, false, null)).toMatchObject({ outcome: 'released' });
+    const halted = assessStage(question(), status({ halt: verdict('halt') }));
+    const held = assessStage(question(), status({ holds: [{ verdict: verdict('hold'), clearedAt: null }] }));
+    for (const before of [null, heldFor]) expect(endOfWatch(halted, before, false, freeze)).toEqual(halted);
+    expect(endOfWatch(held, null, false, freeze)).toEqual(held);
+    expect(endOfWatch(held, heldFor, false, freeze)).toBeNull();
+    expect(endOfWatch(held, heldFor, false, null)).toEqual(held);
   });
 
   test('waits on stale windows and is held as no-data after twice the limit', () => {

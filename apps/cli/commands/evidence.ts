@@ -2,7 +2,8 @@
 import { writeFile } from 'node:fs/promises';
 import type { Command } from 'commander';
 import { SigrelError } from '../../../domain/errors.ts';
-import type { ExplainedCell } from '../../../domain/judge/explain.ts';
+import { type ExplainedCell, type Explanation, explainEvidence } from '../../../domain/judge/explain.ts';
+import type { TickEvidence } from '../../../domain/judge/session.ts';
 import { metrics } from '../../../domain/policy.ts';
 import { plural } from '../../../domain/timeline.ts';
 import type { EvidenceAnswer } from '../../../services/api/contract.ts';
@@ -28,35 +29,52 @@ export const addEvidenceCommand = (program: Command, global: Global): void => {
     )
     .addHelpText('after', '\nExample:\n  $ sigrel evidence ips-20261124-101500 --metric crash --svg evidence.svg')
     .action(async (id: string, options: Options) => {
-      const answer = await global.api().get<EvidenceAnswer>(`/releases/${encodeURIComponent(id)}/evidence`);
-      const { evidence, stages } = answer;
-      const cells = chosen(evidence.cells, options);
-      const plot = { ...evidence, stages, title: `Evidence of ${id}` };
+      const { segment, metric } = options;
+      const answer = await readAll(global, id);
+      const { stages, policy, ticks: recorded } = answer;
+      const choice = { ...(segment === undefined ? {} : { segment }), ...(metric === undefined ? {} : { metric }) };
+      const evidence = explainEvidence(policy, recorded, choice);
+      if (evidence.cells.length === 0) refuseChoice(explainEvidence(policy, recorded).cells, options);
+      const of = [metric, segment].filter((one) => one !== undefined).join(' in ');
+      const plot = { ...evidence, stages, title: `Evidence of ${id}${of === '' ? '' : `: ${of}`}` };
       if (options.svg !== undefined) {
         await writeFile(options.svg, plotSvg(plot)).catch((cause: Error) => {
           throw new SigrelError('SRP_INPUT_OUTPUT', `${options.svg} cannot be written: ${cause.message}`, { cause });
         });
         note(`picture written to ${options.svg}`);
       }
-      if (options.json) outJson({ ...answer, evidence: { ...evidence, cells } });
-      else say(answer, cells);
+      const { holds, clearedCells, halt } = answer;
+      if (options.json) outJson({ releaseId: id, stages, holds, clearedCells, halt, evidence });
+      else say(answer, evidence, of);
       if (evidence.refused !== null || evidence.ticks.some(({ asRecorded }) => !asRecorded)) global.exitWith(3);
     });
 };
 
-/** Throws SRP_INPUT_CELL when there is no such cell. */
-const chosen = (cells: readonly ExplainedCell[], { segment, metric }: Options): readonly ExplainedCell[] => {
-  const found = cells.filter(
-    (cell) => (segment === undefined || cell.segment === segment) && (metric === undefined || cell.metric === metric),
-  );
-  if (found.length > 0 || cells.length === 0) return found;
+/** Page after page: a long release has hundreds of thousands of ticks. */
+const readAll = async (global: Global, id: string): Promise<EvidenceAnswer> => {
+  const page = (from: number) =>
+    global.api().get<EvidenceAnswer>(`/releases/${encodeURIComponent(id)}/evidence?from=${from}`);
+  let answer = await page(0);
+  const ticks: TickEvidence[] = [...answer.ticks];
+  while (answer.next !== null) {
+    note(`${plural(ticks.length, 'tick')} read`);
+    answer = await page(answer.next);
+    ticks.push(...answer.ticks);
+  }
+  return { ...answer, ticks };
+};
+
+/** Throws SRP_INPUT_CELL: `cells` are all that there are. */
+const refuseChoice = (cells: readonly ExplainedCell[], { segment, metric }: Options): void => {
+  if (cells.length === 0) return;
   const known = (values: readonly (string | null)[]) => [...new Set(values.filter((one) => one !== null))].join(', ');
   const words = `no cell is of ${[metric, segment].filter((one) => one !== undefined).join(' in ')}; metrics are ${known(cells.map((cell) => cell.metric))}, segments ${known(cells.map((cell) => cell.segment))}`;
   throw new SigrelError('SRP_INPUT_CELL', words);
 };
 
-const say = ({ evidence, stages, releaseId }: EvidenceAnswer, cells: readonly ExplainedCell[]): void => {
-  const { ticks, thresholds, hold, halt, refused } = evidence;
+const say = (answer: EvidenceAnswer, evidence: Explanation, of: string): void => {
+  const { stages, releaseId, holds, clearedCells, halt } = answer;
+  const { ticks, thresholds, cells, refused } = evidence;
   const last = ticks.at(-1);
   if (last === undefined) {
     out(`release ${releaseId} has no evidence yet: nobody was offered it, or no tick is over`);
@@ -66,7 +84,12 @@ const say = ({ evidence, stages, releaseId }: EvidenceAnswer, cells: readonly Ex
   out(`${plural(ticks.length, 'tick')}, now in stage ${stage}; a hold needs ${thresholds.hold} on key A, a halt`);
   out(`${thresholds.A} on key A and ${thresholds.B} on key B of one cell\n`);
   for (const line of plotLines({ ...evidence, stages, title: '' })) out(line);
-  out(paint('dim', '         A, B: largest of each key over all cells (* both); ┊ a stage opens; h HOLD, H HALT\n'));
+  out(
+    paint(
+      'dim',
+      `         A, B: largest of each key over ${of === '' ? 'all cells' : `the cells of ${of}`} (* both); ┊ a stage opens; h HOLD, H HALT\n`,
+    ),
+  );
   const columns = ['with it', 'without', 'key A', 'key B', 'latched', 'excludes', 'cell'].map((name, n) => ({
     name,
     right: n < 4,
@@ -92,8 +115,17 @@ const say = ({ evidence, stages, releaseId }: EvidenceAnswer, cells: readonly Ex
       '',
     ),
   );
-  if (hold) out(wrap(`${paint('yellow', 'HOLD')} at tick ${hold.tick}: ${hold.cell}`, ''));
-  if (halt) out(wrap(`${paint('red', 'HALT')} at tick ${halt.tick}: ${halt.cell}`, ''));
+  for (const { verdict, clearedAt } of holds) {
+    const cleared = clearedCells.includes(verdict.cell) ? ', cleared by a person' : '';
+    const until = clearedAt === null ? cleared : `, cleared by evidence at tick ${clearedAt}`;
+    out(wrap(`${paint('yellow', 'HOLD')} at tick ${verdict.tick}: ${verdict.cell}${until}`, ''));
+  }
+  if (halt) {
+    out(wrap(`${paint('red', 'HALT')} at tick ${halt.tick}: ${halt.cell}`, ''));
+    const { latchedBoth = [], suspects = [] } = halt.attribution ?? {};
+    out(wrap(`both keys: ${latchedBoth.join(', ')}`, '  '));
+    out(wrap(`suspects, most suspect first (false discoveries at most 10 %): ${suspects.join(', ')}`, '  '));
+  }
   const other = ticks.filter(({ asRecorded }) => !asRecorded);
   if (refused !== null) out(paint('red', wrap(`the windows cannot be folded: ${refused}`, '')));
   out(
