@@ -34,26 +34,13 @@ import { bundleFreeze, startFreezer } from './freezer.ts';
 import { startGateway } from './gateway.ts';
 import { startJudge } from './judge.ts';
 import { startLeaseRenewal } from './lease.ts';
+import { keysDirOf, type ServiceName, serviceNames, storeDirOf } from './names.ts';
 import { createOfferCheck } from './offers.ts';
 import { startProjector } from './projector.ts';
 import { startRepository } from './repository.ts';
 import { bundleWorkflows, startWorker } from './worker.ts';
 
-export const serviceNames = [
-  ...([
-    'repository',
-    'projector',
-    'aggregator',
-    'gateway',
-    'judge',
-    'lease',
-    'alarms',
-    'freezer',
-    'worker',
-    'api',
-  ] as const),
-] as const;
-export type ServiceName = (typeof serviceNames)[number];
+export { keysDirOf, type ServiceName, serviceNames, storeDirOf };
 
 /** Where the servers are that the services need. */
 export type ServerAddresses = {
@@ -70,10 +57,6 @@ export type RunningServices = {
   /** Waits for what is under way, in the order in which data flows. */
   stop(): Promise<void>;
 };
-
-/** Folders of a state folder. */
-export const storeDirOf = (stateDir: string): string => join(stateDir, 'store');
-export const keysDirOf = (stateDir: string): string => join(stateDir, 'keys');
 
 /** How long an acknowledgement of an offer holds: a device that got it late asks again. */
 const ackMs = 10_000;

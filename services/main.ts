@@ -11,7 +11,8 @@ import { readServers } from '../infra/servers/local.ts';
 import { stderrProgress } from '../infra/servers/progress.ts';
 import { forgetServices, recordServices } from '../infra/servers/services-record.ts';
 import manifest from '../package.json' with { type: 'json' };
-import { type ServerAddresses, type ServiceName, serviceNames, startServices } from './all.ts';
+import { type ServerAddresses, startServices } from './all.ts';
+import { type ServiceName, serviceNames } from './names.ts';
 
 const checkout = join(import.meta.dirname, '..');
 

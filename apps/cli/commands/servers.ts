@@ -9,8 +9,8 @@ import { readServers, serverNames, startServers, stopServers } from '../../../in
 import { endProcess, isSame, spawnServer, waitReady } from '../../../infra/servers/processes.ts';
 import { type Progress, stderrProgress, step } from '../../../infra/servers/progress.ts';
 import { readServices } from '../../../infra/servers/services-record.ts';
-import { serviceNames } from '../../../services/all.ts';
 import type { AlarmsAnswer } from '../../../services/api/contract.ts';
+import { serviceNames } from '../../../services/names.ts';
 import { checkout } from '../context.ts';
 import type { Global } from '../global.ts';
 import { note, out, outJson, paint, table } from '../output.ts';
