@@ -16,9 +16,17 @@ type Stored = {
   readonly content_version: number;
 };
 
+/** A fleet that is heard for the first time comes at once: as one statement it would stop the event loop while it is written. */
+const rowsPerStatement = 5_000;
+
 /** Inserts or updates; what a later poll said stays, whoever writes. */
 export const saveDevices = async (db: Queryable, devices: readonly DeviceRow[]): Promise<void> => {
-  if (devices.length === 0) return;
+  for (let at = 0; at < devices.length; at += rowsPerStatement) {
+    await saveRows(db, devices.slice(at, at + rowsPerStatement));
+  }
+};
+
+const saveRows = async (db: Queryable, devices: readonly DeviceRow[]): Promise<void> => {
   const rows = devices.map(
     ({ deviceId, engine, failMode, contentVersion, offset }): Stored & { readonly last_offset: number } => ({
       device_id: deviceId,

@@ -233,14 +233,19 @@ const statements: Readonly<Record<string, () => Promise<void>>> = {
     expect(await readQuarantine(pool, 'r-1')).toEqual([{ ...found, ...place }]);
   },
   'writeSnapshot readSnapshot': async () => {
-    const write = (nextOffset: number, state: string) =>
-      writeSnapshot(pool, { topic: 'reports', partition: 1, nextOffset, state });
+    // A part of a larger buffer, as typed arrays often are.
+    const write = (nextOffset: number, state: number) =>
+      writeSnapshot(pool, {
+        ...{ topic: 'reports', partition: 1, nextOffset },
+        state: new Uint8Array([7, 0, 255, state, 7]).subarray(1, 4),
+      });
+    const read = async () => [...((await readSnapshot(pool, 'reports', 1)) ?? [])];
     expect(await readSnapshot(pool, 'reports', 1)).toBeNull();
-    await write(10, 'ten');
-    await write(9, 'nine');
-    expect(await readSnapshot(pool, 'reports', 1)).toBe('ten');
-    await write(11, 'eleven');
-    expect(await readSnapshot(pool, 'reports', 1)).toBe('eleven');
+    await write(10, 10);
+    await write(9, 9);
+    expect(await read()).toEqual([0, 255, 10]);
+    await write(11, 11);
+    expect(await read()).toEqual([0, 255, 11]);
   },
   'createWaivers changeWaivers': async () => {
     const waiver: Waiver = {

@@ -1,6 +1,7 @@
 /** Writes small telemetry logs by hand and folds them, for tests. Times are ms after the start of tick 0. */
 import { emptyState, foldRecord } from '../../domain/at-risk.ts';
-import { fromSnapshot, type PartitionState, toSnapshot } from '../../domain/at-risk-state.ts';
+import { fromSnapshot, toSnapshot } from '../../domain/at-risk-snapshot.ts';
+import type { PartitionState } from '../../domain/at-risk-state.ts';
 import type { BucketOf } from '../../domain/exposure.ts';
 import { defaultPolicy, type MetricId, type RolloutPolicy } from '../../domain/policy.ts';
 import { type EngineBuild, engineId, type FailMode, segmentKey } from '../../domain/release.ts';
@@ -97,14 +98,21 @@ export const crashStory = (ticks: number, harmed = 8): readonly LogRecord[] => {
   return log.records;
 };
 
-/** Folds a log; `restartEvery` n: after every n records the state goes through JSON, as after a crash. */
+/** The same bytes inside a larger buffer, as a database client hands them out. */
+export const asStored = (bytes: Uint8Array): Uint8Array => {
+  const larger = Buffer.alloc(bytes.length + 16, 255);
+  larger.set(bytes, 8);
+  return larger.subarray(8, 8 + bytes.length);
+};
+
+/** Folds a log; `restartEvery` n: after every n records the state goes through its bytes, as after a crash. */
 export const foldLog = (records: readonly LogRecord[], restartEvery?: number) => {
   let state: PartitionState = emptyState(0, 1);
   const windows: Window[] = [];
   records.forEach(({ at, record }, offset) => {
     windows.push(...foldRecord(state, record, at, offset, bucketOf).windows);
     if (restartEvery !== undefined && offset % restartEvery === 0) {
-      const restored = fromSnapshot(JSON.parse(JSON.stringify(toSnapshot(state))));
+      const restored = fromSnapshot(asStored(toSnapshot(state)));
       if (restored === null) throw new Error('the snapshot was refused');
       state = restored;
     }
