@@ -1,4 +1,5 @@
 /** Writes small telemetry logs by hand and folds them, for tests. Times are ms after the start of tick 0. */
+import fc from 'fast-check';
 import { emptyState, foldRecord } from '../../domain/at-risk.ts';
 import { fromSnapshot, toSnapshot } from '../../domain/at-risk-snapshot.ts';
 import type { PartitionState } from '../../domain/at-risk-state.ts';
@@ -97,6 +98,35 @@ export const crashStory = (ticks: number, harmed = 8): readonly LogRecord[] => {
   log.clock(ticks * 1_000 + 50);
   return log.records;
 };
+
+/** A random but plausible log: devices poll, are served, report, fall silent; stages open; time moves on. */
+export const randomLog = fc
+  .array(
+    fc.record({
+      after: fc.integer({ min: 0, max: 900 }),
+      device: fc.constantFrom('t1', 't2', 't3', 'u1', 'u2', 'c1', 'c2', 'c3'),
+      act: fc.constantFrom('poll', 'offer', 'crash', 'blocked-traffic', 'healthy', 'clock', 'stage', 'other-segment'),
+    }),
+    { minLength: 20, maxLength: 150 },
+  )
+  .map((steps) => {
+    const log = newLog();
+    let at = 0;
+    log.poll(-100, 'c1');
+    log.open(0);
+    for (const step of steps) {
+      at += step.after;
+      if (step.act === 'poll') log.poll(at, step.device);
+      else if (step.act === 'offer') log.offer(at, step.device);
+      else if (step.act === 'healthy') log.say(at, step.device, 'healthy');
+      else if (step.act === 'clock') log.clock(at);
+      else if (step.act === 'stage') log.open(at, { stage: 1, thresholds: { [segment]: 200 } });
+      else if (step.act === 'other-segment') log.poll(at, step.device, { failMode: 'fail-closed' });
+      else log.harm(at, step.device, step.act);
+    }
+    log.clock(at + 20_000);
+    return log.records;
+  });
 
 /** The same bytes inside a larger buffer, as a database client hands them out. */
 export const asStored = (bytes: Uint8Array): Uint8Array => {
