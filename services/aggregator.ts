@@ -57,6 +57,8 @@ export const startAggregator = async (options: {
   const open = async (partition: number): Promise<PartitionWork> => {
     const state = await restore(pool, topic, partition, log);
     const saver = createSaver({ pool, topic, state, log, snapshotEveryMs: options.snapshotEveryMs });
+    /** Of the batch before: the next one is folded while the broker takes them. */
+    let emitted = Promise.resolve();
     return {
       nextOffset: () => state.nextOffset,
       take: async (messages) => {
@@ -68,11 +70,18 @@ export const startAggregator = async (options: {
             log('error', { topic, partition, offset }, 'a record that is no telemetry record was left out');
           windows.push(...foldRecord(state, record, Number(message.timestamp), offset, bucketOf).windows);
         }
-        await emit(windows);
+        await emitted;
+        emitted = emit(windows);
+        emitted.catch(() => {}); // said when the next batch comes: what was folded is thrown away then
+        if (!saver.isDue()) return;
         // Not before its windows are in the log: the process may end between both.
-        saver.saveWhenDue();
+        await emitted;
+        saver.save();
       },
-      close: () => saver.saveAll(),
+      close: async () => {
+        await emitted;
+        await saver.saveAll();
+      },
     };
   };
 
@@ -96,8 +105,10 @@ const restore = async (pool: Pool, topic: string, partition: number, log: Log): 
 };
 
 type Saver = {
+  /** Whether there is something to write, and it is time. */
+  isDue(): boolean;
   /** Starts writing what is due; never waits and never fails the fold. */
-  saveWhenDue(): void;
+  save(): void;
   /** Everything, at the end of a process. */
   saveAll(): Promise<void>;
 };
@@ -119,7 +130,10 @@ const createSaver = (options: {
   let saving = Promise.resolve();
   let busy = false;
 
-  const save = async (withSnapshot: boolean): Promise<void> => {
+  const isSnapshotDue = () => Date.now() - snapshotAt >= snapshotEveryMs;
+  const isInventoryDue = () => described.size > 0 && Date.now() - inventoryAt >= inventoryEveryMs;
+
+  const write = async (withSnapshot: boolean): Promise<void> => {
     const news = [...described];
     const rows = news.flatMap(([deviceId, offset]): DeviceRow[] => {
       const description = descriptionOf(state, deviceId);
@@ -142,21 +156,19 @@ const createSaver = (options: {
   };
 
   return {
-    saveWhenDue: () => {
-      const now = Date.now();
-      const snapshotDue = now - snapshotAt >= snapshotEveryMs;
-      const inventoryDue = described.size > 0 && now - inventoryAt >= inventoryEveryMs;
-      if (busy || (!snapshotDue && !inventoryDue)) return;
-      if (snapshotDue) snapshotAt = now;
-      inventoryAt = now;
+    isDue: () => !busy && (isSnapshotDue() || isInventoryDue()),
+    save: () => {
+      const withSnapshot = isSnapshotDue();
+      if (withSnapshot) snapshotAt = Date.now();
+      inventoryAt = Date.now();
       busy = true;
-      saving = save(snapshotDue).finally(() => {
+      saving = write(withSnapshot).finally(() => {
         busy = false;
       });
     },
     saveAll: async () => {
       await saving;
-      await save(true);
+      await write(true);
     },
   };
 };

@@ -45,8 +45,8 @@ const benchMemory = async (devices: number): Promise<Memory> => {
 
 const engine: EngineBuild = { name: 'ids', version: '8.0.7', packageVersion: '1:8.0.7-1', digest: 'ab'.repeat(32) };
 const threshold = Math.floor(0.05 * bucketSpace);
-const devices = 50_000;
-const heartbeats = 8;
+const devices = 20_000;
+const heartbeats = 20;
 /** Beside the reports: opening, and the clock records that close the last tick. */
 const controls = 3;
 const policy = { ...defaultPolicy, tickMs: 1_000 };

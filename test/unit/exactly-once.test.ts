@@ -339,6 +339,9 @@ describe('a broker whose clock steps an hour back', () => {
     const { results, verdicts } = judge(windowsOf(caughtUp));
     expect(results.map(({ evidence }) => evidence.tick)).toEqual(Array.from({ length: 16 }, (_, tick) => tick));
     expect(verdicts).toEqual([]);
+    // Who was heard while time stood still was heard when it stood still.
+    const exposed = results.map(({ evidence }) => (evidence.leaves[segment]?.crash?.[2] ?? 0) * hours(1));
+    expect(exposed[10]).toBeCloseTo(12 * policy.tickMs);
   });
 });
 
