@@ -14,9 +14,10 @@ import {
 import { bytesOf, readColumns, trimmed, withRoom } from './columns.ts';
 import { type OpeningsSnapshot, openingsBytes, openingsSnapshot, readOpenings } from './trials.ts';
 
-const version = 3;
+const version = 4;
 
-type ReleaseHead = Omit<OpenRelease, 'segmentOfKind' | 'members' | 'changed' | 'openings'> & {
+type ReleaseHead = Omit<OpenRelease, 'segmentOfKind' | 'members' | 'changed' | 'openings' | 'sitesDue'> & {
+  readonly sitesDue: readonly number[];
   readonly openings: OpeningsSnapshot;
 };
 type Head = Pick<
@@ -39,9 +40,10 @@ export const toSnapshot = (state: PartitionState): Uint8Array => {
     ...rest,
     ...{ version, littleEndian, ids: [...devices.rows.keys()] },
     releases: [...releases.values()].map(
-      ({ segmentOfKind: _kinds, members: _members, changed: _changed, openings, ...release }) => ({
+      ({ segmentOfKind: _kinds, members: _members, changed: _changed, openings, sitesDue, ...release }) => ({
         ...release,
         openings: openingsSnapshot(openings),
+        sitesDue: [...sitesDue],
       }),
     ),
   };
@@ -81,8 +83,11 @@ export const fromSnapshot = (bytes: Uint8Array): PartitionState | null => {
     members.table.flags.forEach((flags, row) => {
       if (flags & is.changed) changed.push(row);
     });
-    const { openings } = read;
-    state.releases.set(release.releaseId, { ...release, segmentOfKind: [], members: members.table, changed, openings });
+    state.releases.set(release.releaseId, {
+      ...release,
+      ...{ segmentOfKind: [], members: members.table, changed, openings: read.openings },
+      sitesDue: new Set(release.sitesDue),
+    });
   }
   return state;
 };

@@ -1,7 +1,8 @@
 /**
  * What the aggregator remembers of one partition: every device that was heard lately, and per open release who takes part in
  * it. Mutable for speed and owned by the fold alone. Devices are rows of a table; a device is named by its row everywhere
- * but in `Devices.rows`.
+ * but in `Devices.rows`. A site is a row of the same tables: where a release updates sites as units, what devices are in other
+ * releases (at risk, in an arm, counted) its sites are in this one.
  */
 import { pick, withRoom } from './columns.ts';
 import type { MetricId, RolloutPolicy } from './policy.ts';
@@ -32,16 +33,23 @@ export type DeviceTable = {
   /** Which of its reports were seen (domain/sequence.ts). */
   readonly highest: Float64Array;
   readonly mask: Int32Array;
+  /** 1: a site. Its kind is that of one of its devices, and it is heard when one of them is. */
+  readonly isSite: Uint8Array;
+  /** Of a device its site, of a site the device whose kind it has: the row + 1; 0: none. */
+  readonly link: Uint32Array;
 };
 
 export type Devices = {
-  /** Device id -> row. Rows are given in order, so that the keys stand in the order of the rows. */
+  /** Device id, or `siteKey`, -> row. Rows are given in order, so that the keys stand in the order of the rows. */
   readonly rows: Map<string, number>;
   table: DeviceTable;
 };
 
 /** What a device said that it is. */
 export type DeviceKind = { readonly engine: EngineBuild; readonly failMode: FailMode; readonly segment: SegmentKey };
+
+/** The offset of a poll that said something new, and the device's site. */
+export type Described = { readonly offset: number; readonly site: string | undefined };
 
 /** A device in a release; the row is the device's. */
 export type MemberTable = {
@@ -129,6 +137,8 @@ export type OpenRelease = {
   /** Members whose exposure may differ in the next tick, each once; the others are added as `atRisk` of their segment. */
   changed: number[];
   readonly openings: Openings;
+  /** Sites with a trial that was counted in this tick, as row * 2, and + 1 for later trials: one per site, kind and tick. */
+  readonly sitesDue: Set<number>;
 };
 
 export type PartitionState = {
@@ -153,10 +163,10 @@ export type PartitionState = {
   /** Releases that ended lately: a late repetition of a marker must not open them again. */
   ended: string[];
   /**
-   * Devices whose polls said something new, with the offset of that poll, until the inventory has it. No part of a snapshot:
-   * it is written with the snapshot, in one transaction.
+   * Devices whose polls said something new, until the inventory has it. No part of a snapshot: it is written with the snapshot,
+   * in one transaction.
    */
-  readonly described: Map<string, number>;
+  readonly described: Map<string, Described>;
 };
 
 export const noDevices = (): DeviceTable => ({
@@ -167,6 +177,8 @@ export const noDevices = (): DeviceTable => ({
   beats: new Uint32Array(),
   highest: new Float64Array(),
   mask: new Int32Array(),
+  isSite: new Uint8Array(),
+  link: new Uint32Array(),
 });
 
 export const noMembers = (): MemberTable => ({
@@ -203,6 +215,29 @@ export const rowOf = ({ devices }: PartitionState, id: string): number => {
   devices.table.highest[row] = -1;
   return row;
 };
+
+/** No device can have this as its id. */
+export const siteKey = (site: string): string => `\n${site}`;
+export const siteOfKey = (key: string): string => key.slice(1);
+
+/** A device of this site was heard just now. */
+export const hearSite = (state: PartitionState, device: number, site: string): void => {
+  const row = rowOf(state, siteKey(site));
+  const { table } = state.devices;
+  table.isSite[row] = 1;
+  table.link[device] = row + 1;
+  if (table.link[row] === 0) table.link[row] = device + 1;
+  if (table.link[row] === device + 1) table.kind[row] = table.kind[device] ?? 0;
+  table.lastAt[row] = table.lastAt[device] ?? 0;
+};
+
+/** What stands in the risk sets of a release for a device: the device, or its site. */
+export const unitOf = ({ devices: { table } }: PartitionState, release: OpenRelease, row: number): number =>
+  release.policy.unit === 'site' && table.isSite[row] === 0 && table.link[row] !== 0 ? (table.link[row] ?? 0) - 1 : row;
+
+/** Whether a row can stand in the risk sets of a release at all. */
+export const isUnit = (state: PartitionState, release: OpenRelease, row: number): boolean =>
+  unitOf(state, release, row) === row && (release.policy.unit === 'site' || state.devices.table.isSite[row] === 0);
 
 const kindName = (engine: EngineBuild, failMode: FailMode): string =>
   JSON.stringify([engine.name, engine.version, engine.packageVersion, engine.digest, failMode]);
@@ -262,6 +297,10 @@ export const forgetDevices = ({ devices, releases, now, unheardMs }: PartitionSt
     devices.table,
     kept.map(([, row]) => row),
   );
+  const moved = new Map(kept.map(([, before], row) => [before + 1, row + 1]));
+  devices.table.link.forEach((link, row) => {
+    devices.table.link[row] = moved.get(link) ?? 0;
+  });
   devices.rows.clear();
   kept.forEach(([id], row) => {
     devices.rows.set(id, row);
@@ -293,6 +332,7 @@ export const newRelease = (
   members: noMembers(),
   changed: [],
   openings: noOpenings(),
+  sitesDue: new Set(),
 });
 
 export const metricIndex = Object.fromEntries(metrics.map((metric, index) => [metric.id, index])) as Readonly<

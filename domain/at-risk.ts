@@ -8,14 +8,21 @@
  *
  * A gap, in which nothing at all was appended to the partition (no gateway reached it, or the broker's clock jumped), says
  * nothing about any device: the clocks of silence stand still, and nobody is at risk until it is heard again.
+ *
+ * Where sites are updated as units (section 11) the site is at risk, in an arm and counted, at most once per metric, and its
+ * exposure is that of one; what people are told is counted per device all the same. A site has an event when one of its
+ * devices has; so it falls silent when one of its devices does. Its trials of one kind that fall due in one tick are one.
+ * It belongs to the segment of one of its devices; those of other segments are no evidence.
  */
 import {
   type Arm,
   emptyState,
   forgetDevices,
   has,
+  hearSite,
   is,
   isCounted,
+  isUnit,
   kindOf,
   type MemberTable,
   mark,
@@ -27,10 +34,12 @@ import {
   rowOf,
   type SegmentSums,
   segmentOfKind,
+  siteOfKey,
+  unitOf,
   unmark,
 } from './at-risk-state.ts';
 import { withRoom } from './columns.ts';
-import { type BucketOf, isExposed } from './exposure.ts';
+import { type BucketOf, isExposed, unitIdOf } from './exposure.ts';
 import { type MetricId, metrics } from './policy.ts';
 import type { SegmentCounts, SegmentKey } from './release.ts';
 import { markSeen } from './sequence.ts';
@@ -159,12 +168,19 @@ const settleKind = (
       fallSilent(release, row);
     }
     // A control that the exposure has reached since leaves its trials, whatever they would have shown.
-    const judged = (opening.bits & kind.judged) !== 0;
+    const unit = unitOf(state, release, row);
+    const judged = (opening.bits & kind.judged) !== 0 && !isCounted(members, unit, kind.metric);
     if (!judged || (!treated && (has(members, row, is.served) || isInside(release, row)))) continue;
     const arm = treated ? 'treated' : 'control';
-    add(sums, exposureColumn(kind.metric, arm), 1);
-    if (silent) count(release, row, kind.metric, arm);
+    if (unit === row || isFirstDue(release, unit, kind)) add(sums, exposureColumn(kind.metric, arm), 1);
+    if (silent) count(release, unit, kind.metric, arm);
   }
+};
+
+/** Whether no trial of this kind of the site was counted in this tick. */
+const isFirstDue = (release: OpenRelease, site: number, { reader }: TrialKind): boolean => {
+  const before = release.sitesDue.size;
+  return release.sitesDue.add(site * 2 + (reader === 'later' ? 1 : 0)).size > before;
 };
 
 const closeTick = (state: PartitionState, release: OpenRelease, offset: number): Window => {
@@ -226,6 +242,7 @@ const startTick = (state: PartitionState, release: OpenRelease, start: number, o
     }
   }
   for (const row of changed) startTickOf(state, release, row, start);
+  release.sitesDue.clear();
   release.tick += 1;
   release.firstOffset = offset;
   release.stageAtStart = release.stage;
@@ -236,7 +253,9 @@ const noteUnreachable = (state: PartitionState, release: OpenRelease, start: num
   const until = heardTime(state, start) - release.policy.silenceMs;
   const next = () => takeOpened(release.openings, 'reach', until);
   for (let opening = next(); opening !== undefined; opening = next()) {
-    if (state.devices.table.beats[opening.device] === opening.beat) noteChange(release, opening.device);
+    if (state.devices.table.beats[opening.device] !== opening.beat) continue;
+    const unit = unitOf(state, release, opening.device);
+    if (isMember(release, unit)) noteChange(release, unit);
   }
 };
 
@@ -300,21 +319,23 @@ const foldReport = (state: PartitionState, report: DeviceReport, offset: number,
   table.highest[row] = seen.highest;
   table.mask[row] = seen.mask;
   const { body } = report;
-  if (body.kind === 'poll') describe(state, row, report.deviceId, body, offset);
+  if (body.kind === 'poll') describe(state, row, report, body, offset);
   table.contentVersion[row] = body.contentVersion;
   table.lastAt[row] = heardTime(state, state.now);
   table.beats[row] = (table.beats[row] ?? 0) + 1;
+  if (report.site !== undefined) hearSite(state, row, report.site);
   for (const release of state.releases.values()) {
-    if (isMember(release, row) || join(state, release, row, report.deviceId, bucketOf)) {
-      foldMember(state, release, row, body);
-    }
+    const unit = unitOf(state, release, row);
+    const bucket = () => bucketOf(release.salt, unitIdOf(release.policy.unit, report));
+    if (unit !== row && !isMember(release, unit)) join(state, release, unit, bucket);
+    if (isMember(release, row) || join(state, release, row, bucket)) foldMember(state, release, row, unit, body);
   }
 };
 
 const describe = (
   state: PartitionState,
   row: number,
-  id: string,
+  { deviceId, site }: DeviceReport,
   poll: Extract<Body, { kind: 'poll' }>,
   offset: number,
 ): void => {
@@ -324,32 +345,45 @@ const describe = (
   if (kind === last && table.polledVersion[row] === poll.contentVersion) return;
   table.kind[row] = kind;
   table.polledVersion[row] = poll.contentVersion;
-  state.described.set(id, offset);
+  state.described.set(deviceId, { offset, site });
 };
 
-const foldMember = (state: PartitionState, release: OpenRelease, row: number, body: Body): void => {
+/** `unit`: the row itself, or its site. */
+const foldMember = (state: PartitionState, release: OpenRelease, row: number, unit: number, body: Body): void => {
   const { members } = release;
   const servedNow = !has(members, row, is.served) && isOfferOf(release, body);
-  if (servedNow) serve(state, release, row);
+  if (servedNow) serve(state, release, row, unit);
   if (has(members, row, is.silent)) {
     unmark(members, row, is.silent);
     sumsOf(release, row).counts.healthy += 1;
   }
-  const arm = armOf(state, release, row);
-  if (!servedNow) openHeartbeatTrials(state, release, row, arm);
-  const riskArm = riskArmOf(members, row);
-  if (riskArm === 'none' && !has(members, row, is.entered) && arm !== 'none') enter(release, row, state.now);
-  if (riskArm !== arm) noteChange(release, row);
-  const metric = metricOf(body);
-  if (metric !== null) {
-    if (riskArm === 'none') {
-      if (has(members, row, is.entered)) members.pending[row] = (members.pending[row] ?? 0) | (1 << metric);
-    } else if (!isCounted(members, row, metric)) {
-      count(release, row, metric, riskArm);
-      addAtRisk(sumsOf(release, row), metric, riskArm, -1);
-    }
-  }
+  if (!servedNow) openHeartbeatTrials(state, release, row, unit);
+  if (speaksFor(release, row, unit)) foldUnit(state, release, unit, body);
   if (has(members, row, is.served)) foldProgress(state, release, row, body);
+};
+
+/** Whether the unit is compared in the device's segment. */
+const isOf = ({ members }: OpenRelease, row: number, unit: number): boolean =>
+  has(members, unit, is.joined) && members.segment[unit] === members.segment[row];
+
+/** A device of another segment than its site, or not served yet while its site was, is no evidence about the site. */
+const speaksFor = (release: OpenRelease, row: number, unit: number): boolean =>
+  isOf(release, row, unit) && has(release.members, unit, is.served) === has(release.members, row, is.served);
+
+const foldUnit = (state: PartitionState, release: OpenRelease, unit: number, body: Body): void => {
+  const { members } = release;
+  const arm = armOf(state, release, unit);
+  const riskArm = riskArmOf(members, unit);
+  if (riskArm === 'none' && !has(members, unit, is.entered) && arm !== 'none') enter(release, unit, state.now);
+  if (riskArm !== arm) noteChange(release, unit);
+  const metric = metricOf(body);
+  if (metric === null) return;
+  if (riskArm === 'none') {
+    if (has(members, unit, is.entered)) members.pending[unit] = (members.pending[unit] ?? 0) | (1 << metric);
+  } else if (!isCounted(members, unit, metric)) {
+    count(release, unit, metric, riskArm);
+    addAtRisk(sumsOf(release, unit), metric, riskArm, -1);
+  }
 };
 
 const enter = (release: OpenRelease, row: number, at: number): void => {
@@ -364,24 +398,30 @@ const isOfferOf = (release: OpenRelease, body: Body): boolean =>
   body.offer.contentVersion === release.contentVersion;
 
 /** The server knows that it offered the content: from here the silence clock runs, and the device belongs to no control. */
-const serve = (state: PartitionState, release: OpenRelease, row: number): void => {
+const serve = (state: PartitionState, release: OpenRelease, row: number, unit: number): void => {
   const { members } = release;
-  setRiskArm(release, row, 'none');
-  leaveTick(members, row);
+  // A site is served with the first of its devices.
+  if (isOf(release, row, unit) && !has(members, unit, is.served)) {
+    setRiskArm(release, unit, 'none');
+    leaveTick(members, unit);
+    mark(members, unit, is.served);
+  }
   mark(members, row, is.served);
   const sums = sumsOf(release, row);
   sums.counts.offered += 1;
   sums.openTrials += 1;
-  const judged = isCounted(members, row, silenceFirst) ? 0 : opens.firstJudged;
+  const judged = speaksFor(release, row, unit) && !isCounted(members, unit, silenceFirst) ? opens.firstJudged : 0;
   open(state, release, row, opens.treated | opens.first | judged);
 };
 
 /** Every heartbeat opens a trial: a control's of both kinds, so that each treated trial has its like; a treated one's a later trial. */
-const openHeartbeatTrials = (state: PartitionState, release: OpenRelease, row: number, arm: Arm): void => {
+const openHeartbeatTrials = (state: PartitionState, release: OpenRelease, row: number, unit: number): void => {
   const { members } = release;
-  const later = isCounted(members, row, silenceLater) ? 0 : opens.later | opens.laterJudged;
-  const first = isCounted(members, row, silenceFirst) ? 0 : opens.first | opens.firstJudged;
-  // A treated device that was counted silent is still watched: what it suffers belongs into the device counts.
+  const arm = armOf(state, release, row);
+  const speaks = speaksFor(release, row, unit);
+  const later = speaks && !isCounted(members, unit, silenceLater) ? opens.later | opens.laterJudged : 0;
+  const first = speaks && !isCounted(members, unit, silenceFirst) ? opens.first | opens.firstJudged : 0;
+  // A treated device that is no evidence (any more) is still watched: what it suffers belongs into the device counts.
   if (arm === 'treated') open(state, release, row, opens.treated | opens.later | later);
   else open(state, release, row, arm === 'control' ? first | later : 0);
 };
@@ -459,15 +499,17 @@ const armOf = (state: PartitionState, release: OpenRelease, row: number): Arm =>
 
 const isMember = (release: OpenRelease, row: number): boolean => has(release.members, row, is.joined);
 
-/** false: the device is in no segment of the plan. */
-const join = (state: PartitionState, release: OpenRelease, row: number, id: string, bucketOf: BucketOf): boolean => {
-  const segment = segmentOfKind(state, release, state.devices.table.kind[row] ?? 0);
+/** false: it is in no segment of the plan. */
+const join = (state: PartitionState, release: OpenRelease, row: number, bucket: () => number): boolean => {
+  const { table } = state.devices;
+  const segment = segmentOfKind(state, release, table.kind[row] ?? 0);
   if (segment === -1) return false;
   release.members = withRoom(release.members, row + 1);
   const { members } = release;
   members.segment[row] = segment;
-  members.bucket[row] = bucketOf(release.salt, id);
+  members.bucket[row] = bucket();
   mark(members, row, is.joined);
+  if (table.isSite[row] === 1) return true;
   const sums = sumsOf(release, row);
   sums.counts.enrolled += 1;
   if (isInside(release, row)) sums.exposed += 1;
@@ -519,11 +561,20 @@ const foldStage = (
 /** Devices known from earlier polls are the controls: they enter the risk set now, when they were heard of lately. */
 const joinKnown = (state: PartitionState, release: OpenRelease, bucketOf: BucketOf): void => {
   const { rows, table } = state.devices;
+  const bySite = release.policy.unit === 'site';
+  const siteBuckets = new Map<number, number>();
+  if (bySite) {
+    for (const [key, row] of rows) {
+      if (table.isSite[row] === 1) siteBuckets.set(row, bucketOf(release.salt, siteOfKey(key)));
+    }
+  }
   const reachable: number[] = [];
   for (const [id, row] of rows) {
-    if (!join(state, release, row, id, bucketOf) || !isReachable(state, release, row, state.now)) continue;
-    reachable.push(row);
-    if (armOf(state, release, row) !== 'control') continue;
+    if (table.isSite[row] === 1 && !bySite) continue;
+    const bucket = () => siteBuckets.get(unitOf(state, release, row)) ?? bucketOf(release.salt, id);
+    if (!join(state, release, row, bucket) || !isReachable(state, release, row, state.now)) continue;
+    if (table.isSite[row] === 0) reachable.push(row);
+    if (!isUnit(state, release, row) || armOf(state, release, row) !== 'control') continue;
     enter(release, row, state.now);
     noteChange(release, row);
   }
@@ -541,8 +592,9 @@ const raiseStage = (state: PartitionState, release: OpenRelease, opened: StageOp
   }
   release.members.flags.forEach((flags, row) => {
     if (!(flags & is.joined)) return;
-    if (isInside(release, row)) sumsOf(release, row).exposed += 1;
-    if (armOf(state, release, row) !== riskArmOf(release.members, row)) noteChange(release, row);
+    if (isInside(release, row) && state.devices.table.isSite[row] === 0) sumsOf(release, row).exposed += 1;
+    if (isUnit(state, release, row) && armOf(state, release, row) !== riskArmOf(release.members, row))
+      noteChange(release, row);
   });
 };
 

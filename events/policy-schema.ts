@@ -27,6 +27,7 @@ const stage = z.strictObject({
 });
 
 const written = z.strictObject({
+  unit: z.enum(['device', 'site']).optional(),
   tickMs: duration.optional(),
   heartbeatMs: duration.optional(),
   firstSilenceMs: duration.optional(),

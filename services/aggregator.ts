@@ -134,10 +134,10 @@ const createSaver = (options: {
   const isInventoryDue = () => described.size > 0 && Date.now() - inventoryAt >= inventoryEveryMs;
 
   const write = async (withSnapshot: boolean): Promise<void> => {
-    const news = [...described];
-    const rows = news.flatMap(([deviceId, offset]): DeviceRow[] => {
+    const taken = [...described];
+    const rows = taken.flatMap(([deviceId, { offset, site }]): DeviceRow[] => {
       const description = descriptionOf(state, deviceId);
-      return description === null ? [] : [{ deviceId, ...description, offset }];
+      return description === null ? [] : [{ deviceId, ...(site !== undefined && { site }), ...description, offset }];
     });
     described.clear();
     const { nextOffset } = state;
@@ -150,7 +150,7 @@ const createSaver = (options: {
       });
       if (bytes !== null) written = nextOffset;
     } catch (error) {
-      for (const [deviceId, offset] of news) if (!described.has(deviceId)) described.set(deviceId, offset);
+      for (const [deviceId, news] of taken) if (!described.has(deviceId)) described.set(deviceId, news);
       log('warn', { topic, partition, error: String(error) }, 'inventory and snapshot were not written; tried again');
     }
   };

@@ -26,15 +26,16 @@ export const bucketOf: BucketOf = (_salt, id) => ({ t: 10, u: 150, c: 5000 })[id
 export type LogRecord = { readonly at: number; readonly record: TelemetryRecord };
 type Body = DeviceReport['body'];
 
-/** One log in the making: every call appends a record. Sequences are numbered per device. */
-export const newLog = () => {
+/** One log in the making: every call appends a record. Sequences are numbered per device; `siteOf` a device, when it has one. */
+export const newLog = (siteOf: (deviceId: string) => string | undefined = () => undefined) => {
   const records: LogRecord[] = [];
   const sequences = new Map<string, number>();
   const append = (at: number, record: TelemetryRecord) => records.push({ at: start + at, record });
   const report = (at: number, deviceId: string, body: Body) => {
     const sequence = (sequences.get(deviceId) ?? 0) + 1;
     sequences.set(deviceId, sequence);
-    append(at, { report: { deviceId, sequence, body } });
+    const site = siteOf(deviceId);
+    append(at, { report: { deviceId, ...(site !== undefined && { site }), sequence, body } });
   };
   const poll = (
     at: number,

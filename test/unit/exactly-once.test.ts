@@ -3,7 +3,7 @@ import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { emptyState, foldRecord, longestQuietMs } from '../../domain/at-risk.ts';
 import { fromSnapshot, toSnapshot } from '../../domain/at-risk-snapshot.ts';
-import { has, is, mark, type PartitionState } from '../../domain/at-risk-state.ts';
+import { has, is, mark, type PartitionState, siteKey } from '../../domain/at-risk-state.ts';
 import { acceptWindow, foldTicks, newSession } from '../../domain/judge/session.ts';
 import type { TelemetryRecord, Window } from '../../domain/telemetry.ts';
 import {
@@ -377,6 +377,27 @@ describe('devices that were not heard for longer than the log keeps reports', ()
     const { state } = foldLog(log.records);
     expect([...state.devices.rows]).toEqual([['t1', 0]]);
     expect(state.devices.table.polledVersion[0]).toBe(8);
+  });
+
+  test('leave their site to the others, and a site that nobody speaks for goes with its last device', () => {
+    const log = newLog((id) => ({ t1: 'pair', c1: 'pair', c2: 'alone' })[id]);
+    for (const id of ['c1', 'c2', 't1']) log.poll(0, id);
+    log.open(1_000);
+    for (let day = 1; day <= 8; day += 1) {
+      log.poll(days(day), 't1');
+      for (let minute = 1; minute < 24 * 60; minute += 1) log.clock(days(day) + minute * 60_000);
+    }
+    log.end(days(9) - 20_000);
+    const { state } = foldLog(log.records);
+    const { rows, table } = state.devices;
+    expect([...rows]).toEqual([
+      [siteKey('pair'), 0],
+      ['t1', 1],
+    ]);
+    // The site's kind was c1's; the next device that is heard gives it its own.
+    expect([...table.link.slice(0, 2), ...table.isSite.slice(0, 2)]).toEqual([0, 1, 1, 0]);
+    log.poll(days(9) - 10_000, 't1');
+    expect(foldLog(log.records).state.devices.table.link[0]).toBe(2);
   });
 
   test('and are like new ones when they come back', () => {
