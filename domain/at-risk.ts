@@ -170,7 +170,7 @@ const settleKind = (
     // A control that the exposure has reached since leaves its trials, whatever they would have shown.
     const unit = unitOf(state, release, row);
     const judged = (opening.bits & kind.judged) !== 0 && !isCounted(members, unit, kind.metric);
-    if (!judged || (!treated && (has(members, row, is.served) || isInside(release, row)))) continue;
+    if (!judged || (!treated && (has(members, unit, is.served) || isInside(release, row)))) continue;
     const arm = treated ? 'treated' : 'control';
     if (unit === row || isFirstDue(release, unit, kind)) add(sums, exposureColumn(kind.metric, arm), 1);
     if (silent) count(release, unit, kind.metric, arm);

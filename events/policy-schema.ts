@@ -27,7 +27,6 @@ const stage = z.strictObject({
 });
 
 const written = z.strictObject({
-  unit: z.enum(['device', 'site']).optional(),
   tickMs: duration.optional(),
   heartbeatMs: duration.optional(),
   firstSilenceMs: duration.optional(),
@@ -43,6 +42,7 @@ const written = z.strictObject({
       alphaHold: alpha.exactOptional(),
     })
     .optional(),
+  unit: z.enum(['device', 'site']).optional(),
 });
 
 export type ParsedPolicy =

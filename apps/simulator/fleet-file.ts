@@ -21,12 +21,12 @@ const segment = z.strictObject({ engine: z.string().min(1), failMode: z.enum(['f
 const profile = z.strictObject({ name: z.string().regex(/^[a-z0-9-]+$/, 'expected a-z 0-9 -'), share });
 const schema = z.strictObject({
   devices: z.number().int().min(1).max(100_000),
-  /** Devices of one site, which a release may update as one; left out: no device belongs to a site. */
-  devicesPerSite: z.number().int().min(1).max(1_000).exactOptional(),
   segments: shares(segment),
   /** What devices see in the field: `<name>.pcap` (traffic) or `<name>.bin` (a file) in this folder. */
   traffic: z.string().min(1),
   profiles: shares(profile),
+  /** Devices of one site, which a release may update as one; left out: no device belongs to a site. */
+  devicesPerSite: z.number().int().min(1).max(1_000).exactOptional(),
 });
 const fieldsOf = ([first]: readonly PropertyKey[]): object =>
   first === 'segments' ? segment.shape : first === 'profiles' ? profile.shape : schema.shape;
