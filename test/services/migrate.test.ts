@@ -155,6 +155,9 @@ const statements: Readonly<Record<string, () => Promise<void>>> = {
     await saveDevices(pool, [row('b', 1, 7), row('a', 1, 5)]);
     const { offset: _offset, ...device } = row('a', 1, 5);
     expect((await inventory.devices())[0]).toEqual(device);
+    await saveDevices(pool, [{ ...row('c', 1, 5), site: 'pair' }]);
+    expect((await inventory.devices())[2]).toEqual({ ...device, deviceId: 'c', site: 'pair' });
+    await pool.query(`delete from devices where device_id = 'c'`);
     // A process that lost the partition writes late: what a later poll said stays.
     await saveDevices(pool, [row('a', 2, 9), row('b', 2, 6)]);
     expect(await versions()).toEqual([
