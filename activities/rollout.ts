@@ -2,7 +2,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type FamilyFreeze, openRelease, steadyExpiryMs } from '../domain/director.ts';
 import { SigrelError } from '../domain/errors.ts';
-import { type BucketOf, planStages } from '../domain/exposure.ts';
+import { type BucketOf, planStages, unitIdOf } from '../domain/exposure.ts';
 import type { RolloutPolicy } from '../domain/policy.ts';
 import type { DirectorStore, EvidenceReader, Inventory, TelemetryLog, Watches } from '../domain/ports.ts';
 import { engineId, segmentKey } from '../domain/release.ts';
@@ -34,7 +34,7 @@ export const createRolloutActivities = (ports: RolloutPorts): RolloutActivities 
       if (!engines.includes(engineId(device.engine))) continue;
       const segment = segmentKey(engineId(device.engine), device.failMode);
       devices[segment] ??= [];
-      devices[segment].push(device.deviceId);
+      devices[segment].push(unitIdOf(policy.unit, device));
     }
     if (Object.keys(devices).length === 0) {
       throw new SigrelError(
@@ -83,7 +83,10 @@ export const createRolloutActivities = (ports: RolloutPorts): RolloutActivities 
           family,
           mode: 'rolling',
           steady: current.rollback ?? current.steady,
-          rollout: { content: release, salt, stage, thresholds, lease },
+          rollout: {
+            ...{ content: release, salt, stage, thresholds, lease },
+            ...(policy.unit === 'site' && { unit: policy.unit }),
+          },
           rollback: null,
         };
       },

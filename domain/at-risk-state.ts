@@ -1,61 +1,118 @@
 /**
- * What the aggregator remembers of one partition: every device that ever polled, and per open release who takes part in it.
- * Mutable for speed and owned by the fold alone; `toSnapshot` makes plain JSON of it, `fromSnapshot` the state again.
+ * What the aggregator remembers of one partition: every device that was heard lately, and per open release who takes part in
+ * it. Mutable for speed and owned by the fold alone. Devices are rows of a table; a device is named by its row everywhere
+ * but in `Devices.rows`. A site is a row of the same tables: where a release updates sites as units, what devices are in other
+ * releases (at risk, in an arm, counted) its sites are in this one.
  */
+import { pick, withRoom } from './columns.ts';
 import type { MetricId, RolloutPolicy } from './policy.ts';
 import { metrics } from './policy.ts';
-import type { SegmentCounts, SegmentKey } from './release.ts';
-import { nothingSeen, type Seen } from './sequence.ts';
-import { emptyQueue, type TrialQueue } from './trials.ts';
+import {
+  type EngineBuild,
+  engineId,
+  type FailMode,
+  type SegmentCounts,
+  type SegmentKey,
+  segmentKey,
+} from './release.ts';
+import { noOpenings, type Openings } from './trials.ts';
 
 /** Arm of a comparison; `none`: inside the exposure but not served, served outside it, or moved to another segment. */
 export type Arm = 'treated' | 'control' | 'none';
 
-export type Device = {
-  readonly id: string;
-  readonly seen: Seen;
-  /** From its last poll; null while it never polled. */
-  segment: SegmentKey | null;
-  /** From its last report. */
-  contentVersion: number;
-  /** Append time (ms) of its last report: every report is a heartbeat. */
-  lastAt: number;
+export type DeviceTable = {
+  /** Row of `PartitionState.kinds`, from its last poll; 0 while it never polled. */
+  readonly kind: Uint32Array;
+  /** From its last report, and from its last poll. */
+  readonly contentVersion: Uint32Array;
+  readonly polledVersion: Uint32Array;
+  /** Heard time (see `PartitionState.unheardMs`) of its last report: every report is a heartbeat. */
+  readonly lastAt: Float64Array;
   /** Reports so far: a trial opened at the n-th is answered when there is an n+1-th. */
-  beats: number;
+  readonly beats: Uint32Array;
+  /** Which of its reports were seen (domain/sequence.ts). */
+  readonly highest: Float64Array;
+  readonly mask: Int32Array;
+  /** 1: a site. Its kind is that of one of its devices, and it is heard when one of them is. */
+  readonly isSite: Uint8Array;
+  /** Of a device its site, of a site the device whose kind it has: the row + 1; 0: none. */
+  readonly link: Uint32Array;
 };
 
-/** A device in a release. */
-export type Member = {
-  readonly device: Device;
-  /** Fixed when it joined: segments are never chosen from what happens later. */
-  readonly segment: SegmentKey;
-  readonly bucket: number;
-  served: boolean;
-  /** Arm whose exposure of the current tick contains it; fixed at the start of the tick. */
-  riskArm: Arm;
-  /** When it entered the risk set within the current tick: counted from there in the next one (halt-judge, 2.4). */
-  entryAt: number | null;
-  /** Metrics (bits) that occurred since `entryAt`; counted in the next tick. */
-  pending: number;
+export type Devices = {
+  /** Device id, or `siteKey`, -> row. Rows are given in order, so that the keys stand in the order of the rows. */
+  readonly rows: Map<string, number>;
+  table: DeviceTable;
+};
+
+/** What a device said that it is. */
+export type DeviceKind = { readonly engine: EngineBuild; readonly failMode: FailMode; readonly segment: SegmentKey };
+
+/** The offset of a poll that said something new, and the device's site. */
+export type Described = { readonly offset: number; readonly site: string | undefined };
+
+/** A device in a release; the row is the device's. */
+export type MemberTable = {
+  /** Row of `OpenRelease.segments`, fixed when it joined: segments are never chosen from what happens later. */
+  readonly segment: Uint16Array;
+  readonly bucket: Uint32Array;
+  /** Bits of `is`. */
+  readonly flags: Uint16Array;
   /** Metrics (bits) counted for it in this release, in either arm: it is out of their risk set for good. */
-  counted: number;
-  installed: boolean;
+  readonly counted: Uint8Array;
+  /** Metrics (bits) that occurred since `entryAt`; counted in the next tick. */
+  readonly pending: Uint8Array;
+  /** When `entered`: append time at which it entered the risk set within the current tick (halt-judge, 2.4). */
+  readonly entryAt: Float64Array;
+};
+
+export const is = {
+  joined: 1,
+  served: 2,
+  installed: 4,
   /** It said so, and neither trouble nor silence spoke against it since: what a stage passes on. */
-  healthy: boolean;
+  healthy: 8,
   /** A healthy device that fell silent: not counted as healthy until it is heard again. */
-  silent: boolean;
+  silent: 16,
   /** Crashed, failed to load, or blocked traffic with the release: it never counts as healthy again. */
-  troubled: boolean;
-  harmed: boolean;
-  recovered: boolean;
+  troubled: 32,
+  harmed: 64,
+  recovered: 128,
+  /** It has an `entryAt`. */
+  entered: 256,
+  /** Its exposure may differ in the next tick: it is in `OpenRelease.changed`. */
+  changed: 512,
+  /** Arm whose exposure of the current tick contains it; fixed at the start of the tick. Neither: none. */
+  atRiskTreated: 1024,
+  atRiskControl: 2048,
+} as const;
+
+export const has = (members: MemberTable, row: number, flag: number): boolean =>
+  ((members.flags[row] ?? 0) & flag) !== 0;
+export const mark = (members: MemberTable, row: number, flag: number): void => {
+  members.flags[row] = (members.flags[row] ?? 0) | flag;
+};
+export const unmark = (members: MemberTable, row: number, flag: number): void => {
+  members.flags[row] = (members.flags[row] ?? 0) & ~flag;
+};
+export const isCounted = (members: MemberTable, row: number, metric: number): boolean =>
+  ((members.counted[row] ?? 0) & (1 << metric)) !== 0;
+
+export const riskArmOf = (members: MemberTable, row: number): Arm => {
+  if (has(members, row, is.atRiskTreated)) return 'treated';
+  return has(members, row, is.atRiskControl) ? 'control' : 'none';
 };
 
 type Mutable<T> = { -readonly [K in keyof T]: T[K] };
 
 /** Sums of one segment: per metric x, y, treated, control; exposure per device-hour is held in whole ms. */
 export type SegmentSums = {
+  readonly key: SegmentKey;
   readonly leaves: number[];
+  /** Per metric treated, control: members in the risk set since the start of the tick. */
+  readonly atRisk: number[];
   readonly counts: Mutable<SegmentCounts>;
+  threshold: number;
   exposed: number;
   openTrials: number;
 };
@@ -66,17 +123,22 @@ export type OpenRelease = {
   readonly salt: string;
   readonly policy: RolloutPolicy;
   readonly startedAt: number;
-  thresholds: Record<SegmentKey, number>;
   stage: number;
   stageAtStart: number;
   tick: number;
   /** First record that belongs to the current tick. */
   firstOffset: number;
   firstHarmAt: number | null;
-  readonly segments: Record<SegmentKey, SegmentSums>;
-  readonly members: Map<string, Member>;
-  readonly first: TrialQueue<Member>;
-  readonly later: TrialQueue<Member>;
+  /** Those of the plan. */
+  readonly segments: readonly SegmentSums[];
+  /** Row of `kinds` -> row of `segments`; -1: the segment is not in the plan. Filled when asked for. */
+  readonly segmentOfKind: number[];
+  members: MemberTable;
+  /** Members whose exposure may differ in the next tick, each once; the others are added as `atRisk` of their segment. */
+  changed: number[];
+  readonly openings: Openings;
+  /** Sites with a trial that was counted in this tick, as row * 2, and + 1 for later trials: one per site, kind and tick. */
+  readonly sitesDue: Set<number>;
 };
 
 export type PartitionState = {
@@ -84,121 +146,195 @@ export type PartitionState = {
   readonly partitions: number;
   /** Largest append time so far: a broker clock that steps back does not reopen a tick. */
   now: number;
+  /**
+   * Sum of the gaps in which nothing at all was appended, so that nobody could be heard. Heard time is append time without
+   * them: the clocks of silence run on it.
+   */
+  unheardMs: number;
+  /** Heard time at which the last gap ended: who was not heard since is not known to be reachable. */
+  heardFrom: number;
   /** The next record to fold. */
   nextOffset: number;
-  readonly devices: Map<string, Device>;
+  readonly devices: Devices;
+  /** Row 0 is nobody's. */
+  readonly kinds: (DeviceKind | null)[];
+  readonly kindRows: Map<string, number>;
   readonly releases: Map<string, OpenRelease>;
   /** Releases that ended lately: a late repetition of a marker must not open them again. */
   ended: string[];
+  /**
+   * Devices whose polls said something new, until the inventory has it. No part of a snapshot: it is written with the snapshot,
+   * in one transaction.
+   */
+  readonly described: Map<string, Described>;
 };
+
+export const noDevices = (): DeviceTable => ({
+  kind: new Uint32Array(),
+  contentVersion: new Uint32Array(),
+  polledVersion: new Uint32Array(),
+  lastAt: new Float64Array(),
+  beats: new Uint32Array(),
+  highest: new Float64Array(),
+  mask: new Int32Array(),
+  isSite: new Uint8Array(),
+  link: new Uint32Array(),
+});
+
+export const noMembers = (): MemberTable => ({
+  segment: new Uint16Array(),
+  bucket: new Uint32Array(),
+  flags: new Uint16Array(),
+  counted: new Uint8Array(),
+  pending: new Uint8Array(),
+  entryAt: new Float64Array(),
+});
 
 export const emptyState = (partition: number, partitions: number): PartitionState => ({
   partition,
   partitions,
   now: 0,
+  unheardMs: 0,
+  heardFrom: 0,
   nextOffset: 0,
-  devices: new Map(),
+  devices: { rows: new Map(), table: noDevices() },
+  kinds: [null],
+  kindRows: new Map(),
   releases: new Map(),
   ended: [],
+  described: new Map(),
 });
 
-export const newDevice = (id: string): Device => ({
-  id,
-  seen: nothingSeen(),
-  segment: null,
-  contentVersion: 0,
-  lastAt: 0,
-  beats: 0,
-});
+/** The row of a device, a new one when it was never heard. */
+export const rowOf = ({ devices }: PartitionState, id: string): number => {
+  const known = devices.rows.get(id);
+  if (known !== undefined) return known;
+  const row = devices.rows.size;
+  devices.rows.set(id, row);
+  devices.table = withRoom(devices.table, row + 1);
+  devices.table.highest[row] = -1;
+  return row;
+};
 
-export const newMember = (device: Device, segment: SegmentKey, bucket: number): Member => ({
-  device,
-  segment,
-  bucket,
-  served: false,
-  riskArm: 'none',
-  entryAt: null,
-  pending: 0,
-  counted: 0,
-  installed: false,
-  healthy: false,
-  silent: false,
-  troubled: false,
-  harmed: false,
-  recovered: false,
-});
+/** No device can have this as its id. */
+export const siteKey = (site: string): string => `\n${site}`;
+export const siteOfKey = (key: string): string => key.slice(1);
 
-export const newSegment = (): SegmentSums => ({
+/** A device of this site was heard just now. */
+export const hearSite = (state: PartitionState, device: number, site: string): void => {
+  const row = rowOf(state, siteKey(site));
+  const { table } = state.devices;
+  table.isSite[row] = 1;
+  table.link[device] = row + 1;
+  if (table.link[row] === 0) table.link[row] = device + 1;
+  if (table.link[row] === device + 1) table.kind[row] = table.kind[device] ?? 0;
+  table.lastAt[row] = table.lastAt[device] ?? 0;
+};
+
+/** What stands in the risk sets of a release for a device: the device, or its site. */
+export const unitOf = ({ devices: { table } }: PartitionState, release: OpenRelease, row: number): number =>
+  release.policy.unit === 'site' && table.isSite[row] === 0 && table.link[row] !== 0 ? (table.link[row] ?? 0) - 1 : row;
+
+/** Whether a row can stand in the risk sets of a release at all. */
+export const isUnit = (state: PartitionState, release: OpenRelease, row: number): boolean =>
+  unitOf(state, release, row) === row && (release.policy.unit === 'site' || state.devices.table.isSite[row] === 0);
+
+const kindName = (engine: EngineBuild, failMode: FailMode): string =>
+  JSON.stringify([engine.name, engine.version, engine.packageVersion, engine.digest, failMode]);
+
+/** The row of a kind; `last` is the device's last one, which it nearly always still is. */
+export const kindOf = (state: PartitionState, engine: EngineBuild, failMode: FailMode, last: number): number => {
+  const kind = state.kinds[last];
+  if (kind && kind.failMode === failMode && isSame(kind.engine, engine)) return last;
+  const name = kindName(engine, failMode);
+  const known = state.kindRows.get(name);
+  if (known !== undefined) return known;
+  const { name: engineName, version, packageVersion, digest } = engine;
+  const build = { name: engineName, version, packageVersion, digest };
+  state.kinds.push({ engine: build, failMode, segment: segmentKey(engineId(build), failMode) });
+  state.kindRows.set(name, state.kinds.length - 1);
+  return state.kinds.length - 1;
+};
+
+const isSame = (a: EngineBuild, b: EngineBuild): boolean =>
+  a.digest === b.digest && a.packageVersion === b.packageVersion && a.version === b.version && a.name === b.name;
+
+export const kindRowsOf = (kinds: PartitionState['kinds']): Map<string, number> =>
+  new Map(kinds.flatMap((kind, row) => (kind === null ? [] : [[kindName(kind.engine, kind.failMode), row]])));
+
+/** The segment row in which devices of a kind take part in a release; -1: in none. */
+export const segmentOfKind = (state: PartitionState, release: OpenRelease, kind: number): number => {
+  const known = release.segmentOfKind[kind];
+  if (known !== undefined) return known;
+  const key = state.kinds[kind]?.segment;
+  const found = release.segments.findIndex((segment) => segment.key === key);
+  release.segmentOfKind[kind] = found;
+  return found;
+};
+
+/** How a device described itself in its last poll; null when it never polled or is forgotten. */
+export const descriptionOf = (
+  { devices, kinds }: PartitionState,
+  id: string,
+): (Omit<DeviceKind, 'segment'> & { readonly contentVersion: number }) | null => {
+  const row = devices.rows.get(id);
+  const kind = kinds[devices.table.kind[row ?? -1] ?? 0] ?? null;
+  if (row === undefined || kind === null) return null;
+  const { engine, failMode } = kind;
+  return { engine, failMode, contentVersion: devices.table.polledVersion[row] ?? 0 };
+};
+
+/** The topic keeps a report this long: whoever folds it from its beginning knows no device that was silent longer. */
+const rememberedMs = 7 * 24 * 3_600_000;
+
+/** Drops devices that were silent too long. Only while no release is open: their rows are in its tables. */
+export const forgetDevices = ({ devices, releases, now, unheardMs }: PartitionState): void => {
+  if (releases.size > 0) return;
+  const oldest = now - unheardMs - rememberedMs;
+  const kept = [...devices.rows].filter(([, row]) => (devices.table.lastAt[row] ?? 0) > oldest);
+  if (kept.length === devices.rows.size) return;
+  devices.table = pick(
+    devices.table,
+    kept.map(([, row]) => row),
+  );
+  const moved = new Map(kept.map(([, before], row) => [before + 1, row + 1]));
+  devices.table.link.forEach((link, row) => {
+    devices.table.link[row] = moved.get(link) ?? 0;
+  });
+  devices.rows.clear();
+  kept.forEach(([id], row) => {
+    devices.rows.set(id, row);
+  });
+};
+
+export const newSegment = (key: SegmentKey, threshold: number): SegmentSums => ({
+  key,
   leaves: new Array<number>(metrics.length * 4).fill(0),
+  atRisk: new Array<number>(metrics.length * 2).fill(0),
   counts: { enrolled: 0, offered: 0, installed: 0, healthy: 0, harmed: 0, recovered: 0 },
+  threshold,
   exposed: 0,
   openTrials: 0,
+});
+
+export const newRelease = (
+  plan: Pick<OpenRelease, 'releaseId' | 'contentVersion' | 'salt' | 'policy' | 'startedAt' | 'stage'>,
+  thresholds: Readonly<Record<SegmentKey, number>>,
+  offset: number,
+): OpenRelease => ({
+  ...plan,
+  stageAtStart: plan.stage,
+  tick: 0,
+  firstOffset: offset,
+  firstHarmAt: null,
+  segments: Object.entries(thresholds).map(([key, threshold]) => newSegment(key, threshold)),
+  segmentOfKind: [],
+  members: noMembers(),
+  changed: [],
+  openings: noOpenings(),
+  sitesDue: new Set(),
 });
 
 export const metricIndex = Object.fromEntries(metrics.map((metric, index) => [metric.id, index])) as Readonly<
   Record<MetricId, number>
 >;
-
-const version = 2;
-
-type ReleaseSnapshot = Omit<OpenRelease, 'members' | 'first' | 'later'> & {
-  readonly members: readonly (Omit<Member, 'device'> & { readonly id: string })[];
-  readonly first: readonly TrialSnapshot[];
-  readonly later: readonly TrialSnapshot[];
-};
-type TrialSnapshot = readonly [deviceId: string, deadline: number, beat: number, treated: boolean, judged: boolean];
-
-/** Plain JSON data. */
-export type Snapshot = Pick<PartitionState, 'partition' | 'partitions' | 'now' | 'nextOffset' | 'ended'> & {
-  readonly version: number;
-  readonly devices: readonly Device[];
-  readonly releases: readonly ReleaseSnapshot[];
-};
-
-/** A view of the state for JSON.stringify: serialise it before the next record is folded. */
-export const toSnapshot = (state: PartitionState): Snapshot => ({
-  ...state,
-  version,
-  devices: [...state.devices.values()],
-  releases: [...state.releases.values()].map((release) => ({
-    ...release,
-    members: [...release.members.values()].map(({ device, ...member }) => ({ ...member, id: device.id })),
-    first: trialRows(release.first),
-    later: trialRows(release.later),
-  })),
-});
-
-const trialRows = (queue: TrialQueue<Member>): TrialSnapshot[] =>
-  queue.items
-    .slice(queue.head)
-    .map((trial) => [trial.member.device.id, trial.deadline, trial.beat, trial.treated, trial.judged]);
-
-/** Takes what JSON.parse made of a snapshot; null when another version of the fold wrote it (fold the log again). */
-export const fromSnapshot = (snapshot: Snapshot): PartitionState | null => {
-  if (snapshot.version !== version) return null;
-  const devices = new Map(snapshot.devices.map((device) => [device.id, device]));
-  const state: PartitionState = {
-    ...emptyState(snapshot.partition, snapshot.partitions),
-    now: snapshot.now,
-    nextOffset: snapshot.nextOffset,
-    devices,
-    ended: snapshot.ended,
-  };
-  for (const row of snapshot.releases) {
-    const members = new Map<string, Member>();
-    for (const { id, ...member } of row.members) {
-      const device = devices.get(id);
-      if (device) members.set(id, { ...member, device });
-    }
-    const queue = (rows: readonly TrialSnapshot[]): TrialQueue<Member> => {
-      const found = emptyQueue<Member>();
-      for (const [id, deadline, beat, treated, judged] of rows) {
-        const member = members.get(id);
-        if (member) found.items.push({ member, deadline, beat, treated, judged });
-      }
-      return found;
-    };
-    state.releases.set(row.releaseId, { ...row, members, first: queue(row.first), later: queue(row.later) });
-  }
-  return state;
-};

@@ -5,39 +5,64 @@
  * One rule for entering a risk set inside a tick, in both arms: a device that is served, joins, or is heard again after
  * silence during tick k is at risk from that moment on, but tick k's exposure was fixed at its start; so its exposure and
  * its events since then are counted in tick k+1 (2.4). Nothing is dropped and no event ever lacks its exposure (2.9).
+ *
+ * A gap, in which nothing at all was appended to the partition (no gateway reached it, or the broker's clock jumped), says
+ * nothing about any device: the clocks of silence stand still, and nobody is at risk until it is heard again.
+ *
+ * Where sites are updated as units (section 11) the site is at risk, in an arm and counted, at most once per metric, and its
+ * exposure is that of one; what people are told is counted per device all the same. A site has an event when one of its
+ * devices has; so it falls silent when one of its devices does. Its trials of one kind that fall due in one tick are one.
+ * It belongs to the segment of one of its devices; those of other segments are no evidence.
  */
 import {
   type Arm,
-  type Device,
   emptyState,
-  type Member,
+  forgetDevices,
+  has,
+  hearSite,
+  is,
+  isCounted,
+  isUnit,
+  kindOf,
+  type MemberTable,
+  mark,
   metricIndex,
-  newDevice,
-  newMember,
-  newSegment,
+  newRelease,
   type OpenRelease,
   type PartitionState,
+  riskArmOf,
+  rowOf,
   type SegmentSums,
+  segmentOfKind,
+  siteOfKey,
+  unitOf,
+  unmark,
 } from './at-risk-state.ts';
-import { type BucketOf, isExposed } from './exposure.ts';
+import { withRoom } from './columns.ts';
+import { type BucketOf, isExposed, unitIdOf } from './exposure.ts';
 import { type MetricId, metrics } from './policy.ts';
-import { engineId, type SegmentCounts, type SegmentKey, segmentKey } from './release.ts';
+import type { SegmentCounts, SegmentKey } from './release.ts';
 import { markSeen } from './sequence.ts';
 import type { ControlRecord, DeviceReport, LeafCounts, TelemetryRecord, Window } from './telemetry.ts';
-import { emptyQueue, openTrial, type TrialQueue, takeDue, wentSilent } from './trials.ts';
+import { addOpening, opens, takeOpened } from './trials.ts';
 
 export { emptyState };
 
 type StageOpened = Extract<ControlRecord, { kind: 'stage-opened' }>;
 type Body = DeviceReport['body'];
+type Compared = Exclude<Arm, 'none'>;
+
+/** Longer without any record is a gap. Gateways write a clock record into every partition far more often. */
+export const longestQuietMs = 60_000;
 
 const perHour = metrics.filter((metric) => metric.trial === 'device-hour').map((metric) => metricIndex[metric.id]);
 const silenceFirst = metricIndex['silence-first'];
 const silenceLater = metricIndex['silence-later'];
 
 /** Column of a leaf: events and exposure of both arms. */
-const eventColumn = (metric: number, arm: Exclude<Arm, 'none'>): number => metric * 4 + (arm === 'treated' ? 0 : 1);
-const exposureColumn = (metric: number, arm: Exclude<Arm, 'none'>): number => metric * 4 + (arm === 'treated' ? 2 : 3);
+const eventColumn = (metric: number, arm: Compared): number => metric * 4 + (arm === 'treated' ? 0 : 1);
+const exposureColumn = (metric: number, arm: Compared): number => metric * 4 + (arm === 'treated' ? 2 : 3);
+const atRiskColumn = (metric: number, arm: Compared): number => metric * 2 + (arm === 'treated' ? 0 : 1);
 
 /**
  * Folds one record (append time in ms, offset in the partition; null: not written by sigrel, only its place is noted) and
@@ -53,10 +78,11 @@ export const foldRecord = (
   if (offset < state.nextOffset) return { state, windows: [] };
   state.nextOffset = offset + 1;
   if (record === null) return { state, windows: [] };
+  if (state.now > 0 && appendedAt - state.now > longestQuietMs) passGap(state, appendedAt);
   state.now = Math.max(state.now, appendedAt);
   const windows: Window[] = [];
   for (const release of state.releases.values()) advance(state, release, offset, windows);
-  if ('report' in record) foldReport(state, record.report, bucketOf);
+  if ('report' in record) foldReport(state, record.report, offset, bucketOf);
   else if (record.control.kind === 'stage-opened') foldStage(state, record.control, offset, bucketOf, windows);
   else if (record.control.kind === 'release-ended') endRelease(state, record.control.releaseId);
   return { state, windows };
@@ -66,37 +92,95 @@ export const foldRecord = (
 
 const tickEnd = (release: OpenRelease): number => release.startedAt + (release.tick + 1) * release.policy.tickMs;
 
+const heardTime = (state: PartitionState, at: number): number => at - state.unheardMs;
+
+/** Of a gap one millisecond remains in heard time, to tell what was heard before from what was heard after. */
+const passGap = (state: PartitionState, until: number): void => {
+  state.heardFrom = heardTime(state, state.now) + 1;
+  state.unheardMs += until - state.now - 1;
+  for (const release of state.releases.values()) {
+    release.members.flags.forEach((flags, row) => {
+      if (flags & (is.atRiskTreated | is.atRiskControl)) noteChange(release, row);
+    });
+  }
+};
+
+/** Whether the device was heard lately enough to have been able to say what happened to it. */
+const isReachable = (state: PartitionState, release: OpenRelease, row: number, at: number): boolean => {
+  const lastAt = state.devices.table.lastAt[row] ?? 0;
+  return lastAt >= state.heardFrom && lastAt + release.policy.silenceMs > heardTime(state, at);
+};
+
 /** Closes every tick that ended by `state.now` and settles the trials that fell due, in order of time. */
 const advance = (state: PartitionState, release: OpenRelease, offset: number, windows: Window[]): void => {
   for (let end = tickEnd(release); end <= state.now; end = tickEnd(release)) {
-    settleTrials(release, end - 1); // whole ms: everything before the end
+    settleTrials(state, release, heardTime(state, end - 1)); // whole ms: everything before the end
     windows.push(closeTick(state, release, offset));
-    startTick(release, end, offset);
+    startTick(state, release, end, offset);
   }
-  settleTrials(release, state.now);
+  settleTrials(state, release, heardTime(state, state.now));
 };
 
-const settleTrials = (release: OpenRelease, until: number): void => {
-  settleQueue(release, release.first, silenceFirst, until);
-  settleQueue(release, release.later, silenceLater, until);
+type TrialKind = {
+  readonly reader: 'first' | 'later';
+  readonly metric: number;
+  readonly opened: number;
+  readonly judged: number;
+};
+const firstTrials: TrialKind = {
+  reader: 'first',
+  metric: silenceFirst,
+  opened: opens.first,
+  judged: opens.firstJudged,
+};
+const laterTrials: TrialKind = {
+  reader: 'later',
+  metric: silenceLater,
+  opened: opens.later,
+  judged: opens.laterJudged,
 };
 
-const settleQueue = (release: OpenRelease, queue: TrialQueue<Member>, metric: number, until: number): void => {
-  for (let trial = takeDue(queue, until); trial !== undefined; trial = takeDue(queue, until)) {
-    const { member } = trial;
-    const sums = sumsOf(release, member.segment);
-    const silent = wentSilent(trial);
-    if (trial.treated && metric === silenceFirst) sums.openTrials -= 1;
-    if (trial.treated && silent) {
-      harm(release, member, trial.deadline);
-      fallSilent(release, member);
+const settleTrials = (state: PartitionState, release: OpenRelease, until: number): void => {
+  settleKind(state, release, firstTrials, release.policy.firstSilenceMs, until);
+  settleKind(state, release, laterTrials, release.policy.silenceMs, until);
+};
+
+const settleKind = (
+  state: PartitionState,
+  release: OpenRelease,
+  kind: TrialKind,
+  lengthMs: number,
+  until: number,
+): void => {
+  const { members } = release;
+  const { beats } = state.devices.table;
+  const next = () => takeOpened(release.openings, kind.reader, until - lengthMs);
+  for (let opening = next(); opening !== undefined; opening = next()) {
+    if (!(opening.bits & kind.opened)) continue;
+    const row = opening.device;
+    const sums = sumsOf(release, row);
+    const treated = (opening.bits & opens.treated) !== 0;
+    // A heartbeat at the very deadline is too late: "before the deadline".
+    const silent = beats[row] === opening.beat;
+    if (treated && kind.metric === silenceFirst) sums.openTrials -= 1;
+    if (treated && silent) {
+      harm(state, release, row, opening.openedAt + lengthMs + state.unheardMs);
+      fallSilent(release, row);
     }
     // A control that the exposure has reached since leaves its trials, whatever they would have shown.
-    if (!trial.judged || (!trial.treated && (member.served || isInside(release, member)))) continue;
-    const arm = trial.treated ? 'treated' : 'control';
-    add(sums, exposureColumn(metric, arm), 1);
-    if (silent) count(sums, member, metric, arm);
+    const unit = unitOf(state, release, row);
+    const judged = (opening.bits & kind.judged) !== 0 && !isCounted(members, unit, kind.metric);
+    if (!judged || (!treated && (has(members, unit, is.served) || isInside(release, row)))) continue;
+    const arm = treated ? 'treated' : 'control';
+    if (unit === row || isFirstDue(release, unit, kind)) add(sums, exposureColumn(kind.metric, arm), 1);
+    if (silent) count(release, unit, kind.metric, arm);
   }
+};
+
+/** Whether no trial of this kind of the site was counted in this tick. */
+const isFirstDue = (release: OpenRelease, site: number, { reader }: TrialKind): boolean => {
+  const before = release.sitesDue.size;
+  return release.sitesDue.add(site * 2 + (reader === 'later' ? 1 : 0)).size > before;
 };
 
 const closeTick = (state: PartitionState, release: OpenRelease, offset: number): Window => {
@@ -104,12 +188,12 @@ const closeTick = (state: PartitionState, release: OpenRelease, offset: number):
   const counts: Record<SegmentKey, SegmentCounts> = {};
   const exposed: Record<SegmentKey, number> = {};
   const openTrials: Record<SegmentKey, number> = {};
-  for (const [segment, sums] of Object.entries(release.segments)) {
+  for (const sums of release.segments) {
     const leaf = takeLeaves(sums);
-    if (Object.keys(leaf).length > 0) leaves[segment] = leaf;
-    counts[segment] = { ...sums.counts };
-    exposed[segment] = sums.exposed;
-    openTrials[segment] = sums.openTrials;
+    if (Object.keys(leaf).length > 0) leaves[sums.key] = leaf;
+    counts[sums.key] = { ...sums.counts };
+    exposed[sums.key] = sums.exposed;
+    openTrials[sums.key] = sums.openTrials;
   }
   return {
     releaseId: release.releaseId,
@@ -140,69 +224,171 @@ const takeLeaves = (sums: SegmentSums): Partial<Record<MetricId, LeafCounts>> =>
   return found;
 };
 
-/** Fixes the exposure of the tick that begins at `start`, before anything that happens in it is known. */
-const startTick = (release: OpenRelease, start: number, offset: number): void => {
-  const { tickMs, silenceMs } = release.policy;
-  for (const member of release.members.values()) {
-    const arm = armOf(release, member);
-    const reachable = member.device.lastAt + silenceMs > start;
-    const before = member.entryAt === null ? 0 : start - member.entryAt;
-    const pending = member.pending;
-    member.entryAt = null;
-    member.pending = 0;
-    member.riskArm = reachable ? arm : 'none';
-    const exposure = before + (reachable ? tickMs : 0);
-    if (arm === 'none' || exposure === 0) continue;
-    const sums = sumsOf(release, member.segment);
+/**
+ * Fixes the exposure of the tick that begins at `start`, before anything that happens in it is known. Members to whom nothing
+ * happened since the last start add what they added then, all at once; the others are looked at one by one.
+ */
+const startTick = (state: PartitionState, release: OpenRelease, start: number, offset: number): void => {
+  noteUnreachable(state, release, start);
+  const { changed } = release;
+  release.changed = [];
+  for (const row of changed) setRiskArm(release, row, 'none');
+  for (const sums of release.segments) {
     for (const metric of perHour) {
-      if (member.counted & (1 << metric)) continue;
-      add(sums, exposureColumn(metric, arm), exposure);
-      if (pending & (1 << metric)) count(sums, member, metric, arm);
+      for (const arm of ['treated', 'control'] as const) {
+        const atRisk = sums.atRisk[atRiskColumn(metric, arm)] ?? 0;
+        add(sums, exposureColumn(metric, arm), atRisk * release.policy.tickMs);
+      }
     }
   }
+  for (const row of changed) startTickOf(state, release, row, start);
+  release.sitesDue.clear();
   release.tick += 1;
   release.firstOffset = offset;
   release.stageAtStart = release.stage;
 };
 
-// ---- reports
-
-const foldReport = (state: PartitionState, report: DeviceReport, bucketOf: BucketOf): void => {
-  let device = state.devices.get(report.deviceId);
-  if (device === undefined) {
-    device = newDevice(report.deviceId);
-    state.devices.set(report.deviceId, device);
-  }
-  if (!markSeen(device.seen, report.sequence)) return;
-  const { body } = report;
-  if (body.kind === 'poll') device.segment = segmentKey(engineId(body.engine), body.failMode);
-  device.contentVersion = body.contentVersion;
-  device.lastAt = state.now;
-  device.beats += 1;
-  for (const release of state.releases.values()) {
-    const member = release.members.get(device.id) ?? join(release, device, bucketOf);
-    if (member) foldMember(release, member, body, state.now);
+/** Who was heard last with an opening that is as old as a silence now. */
+const noteUnreachable = (state: PartitionState, release: OpenRelease, start: number): void => {
+  const until = heardTime(state, start) - release.policy.silenceMs;
+  const next = () => takeOpened(release.openings, 'reach', until);
+  for (let opening = next(); opening !== undefined; opening = next()) {
+    if (state.devices.table.beats[opening.device] !== opening.beat) continue;
+    const unit = unitOf(state, release, opening.device);
+    if (isMember(release, unit)) noteChange(release, unit);
   }
 };
 
-const foldMember = (release: OpenRelease, member: Member, body: Body, now: number): void => {
-  const servedNow = !member.served && isOfferOf(release, body);
-  if (servedNow) serve(release, member, now);
-  if (member.silent) {
-    member.silent = false;
-    sumsOf(release, member.segment).counts.healthy += 1;
+const startTickOf = (state: PartitionState, release: OpenRelease, row: number, start: number): void => {
+  const { members } = release;
+  const arm = armOf(state, release, row);
+  const reachable = isReachable(state, release, row, start);
+  const before = has(members, row, is.entered) ? start - (members.entryAt[row] ?? 0) : 0;
+  const pending = members.pending[row] ?? 0;
+  unmark(members, row, is.changed);
+  leaveTick(members, row);
+  const exposure = before + (reachable ? release.policy.tickMs : 0);
+  if (arm === 'none' || exposure === 0) return;
+  const sums = sumsOf(release, row);
+  for (const metric of perHour) {
+    if (isCounted(members, row, metric)) continue;
+    add(sums, exposureColumn(metric, arm), exposure);
+    if (pending & (1 << metric)) count(release, row, metric, arm);
   }
-  const arm = armOf(release, member);
-  if (!servedNow) openHeartbeatTrials(release, member, arm, now);
-  if (member.riskArm === 'none' && member.entryAt === null && arm !== 'none') member.entryAt = now;
+  if (reachable) setRiskArm(release, row, arm);
+};
+
+/** What a member did since it entered is counted, or belongs to nobody. */
+const leaveTick = (members: MemberTable, row: number): void => {
+  unmark(members, row, is.entered);
+  members.entryAt[row] = 0;
+  members.pending[row] = 0;
+};
+
+/** The exposure of this member may be another one in the next tick. */
+const noteChange = (release: OpenRelease, row: number): void => {
+  if (has(release.members, row, is.changed)) return;
+  mark(release.members, row, is.changed);
+  release.changed.push(row);
+};
+
+const setRiskArm = (release: OpenRelease, row: number, arm: Arm): void => {
+  const { members } = release;
+  const before = riskArmOf(members, row);
+  const sums = sumsOf(release, row);
+  for (const metric of perHour) {
+    if (isCounted(members, row, metric)) continue;
+    if (before !== 'none') addAtRisk(sums, metric, before, -1);
+    if (arm !== 'none') addAtRisk(sums, metric, arm, 1);
+  }
+  unmark(members, row, is.atRiskTreated | is.atRiskControl);
+  if (arm !== 'none') mark(members, row, arm === 'treated' ? is.atRiskTreated : is.atRiskControl);
+};
+
+// ---- reports
+
+/** Loaded from the table and stored back for each report. */
+const seen = { highest: 0, mask: 0 };
+
+const foldReport = (state: PartitionState, report: DeviceReport, offset: number, bucketOf: BucketOf): void => {
+  const row = rowOf(state, report.deviceId);
+  const { table } = state.devices;
+  seen.highest = table.highest[row] ?? -1;
+  seen.mask = table.mask[row] ?? 0;
+  if (!markSeen(seen, report.sequence)) return;
+  table.highest[row] = seen.highest;
+  table.mask[row] = seen.mask;
+  const { body } = report;
+  if (body.kind === 'poll') describe(state, row, report, body, offset);
+  table.contentVersion[row] = body.contentVersion;
+  table.lastAt[row] = heardTime(state, state.now);
+  table.beats[row] = (table.beats[row] ?? 0) + 1;
+  if (report.site !== undefined) hearSite(state, row, report.site);
+  for (const release of state.releases.values()) {
+    const unit = unitOf(state, release, row);
+    const bucket = () => bucketOf(release.salt, unitIdOf(release.policy.unit, report));
+    if (unit !== row && !isMember(release, unit)) join(state, release, unit, bucket);
+    if (isMember(release, row) || join(state, release, row, bucket)) foldMember(state, release, row, unit, body);
+  }
+};
+
+const describe = (
+  state: PartitionState,
+  row: number,
+  { deviceId, site }: DeviceReport,
+  poll: Extract<Body, { kind: 'poll' }>,
+  offset: number,
+): void => {
+  const { table } = state.devices;
+  const last = table.kind[row] ?? 0;
+  const kind = kindOf(state, poll.engine, poll.failMode, last);
+  if (kind === last && table.polledVersion[row] === poll.contentVersion) return;
+  table.kind[row] = kind;
+  table.polledVersion[row] = poll.contentVersion;
+  state.described.set(deviceId, { offset, site });
+};
+
+/** `unit`: the row itself, or its site. */
+const foldMember = (state: PartitionState, release: OpenRelease, row: number, unit: number, body: Body): void => {
+  const { members } = release;
+  const servedNow = !has(members, row, is.served) && isOfferOf(release, body);
+  if (servedNow) serve(state, release, row, unit);
+  if (has(members, row, is.silent)) {
+    unmark(members, row, is.silent);
+    sumsOf(release, row).counts.healthy += 1;
+  }
+  if (!servedNow) openHeartbeatTrials(state, release, row, unit);
+  if (speaksFor(release, row, unit)) foldUnit(state, release, unit, body);
+  if (has(members, row, is.served)) foldProgress(state, release, row, body);
+};
+
+/** Whether the unit is compared in the device's segment. */
+const isOf = ({ members }: OpenRelease, row: number, unit: number): boolean =>
+  has(members, unit, is.joined) && members.segment[unit] === members.segment[row];
+
+/** A device of another segment than its site, or not served yet while its site was, is no evidence about the site. */
+const speaksFor = (release: OpenRelease, row: number, unit: number): boolean =>
+  isOf(release, row, unit) && has(release.members, unit, is.served) === has(release.members, row, is.served);
+
+const foldUnit = (state: PartitionState, release: OpenRelease, unit: number, body: Body): void => {
+  const { members } = release;
+  const arm = armOf(state, release, unit);
+  const riskArm = riskArmOf(members, unit);
+  if (riskArm === 'none' && !has(members, unit, is.entered) && arm !== 'none') enter(release, unit, state.now);
+  if (riskArm !== arm) noteChange(release, unit);
   const metric = metricOf(body);
-  if (metric !== null) {
-    if (member.riskArm === 'none') member.pending |= member.entryAt === null ? 0 : 1 << metric;
-    else if (!(member.counted & (1 << metric))) {
-      count(sumsOf(release, member.segment), member, metric, member.riskArm);
-    }
+  if (metric === null) return;
+  if (riskArm === 'none') {
+    if (has(members, unit, is.entered)) members.pending[unit] = (members.pending[unit] ?? 0) | (1 << metric);
+  } else if (!isCounted(members, unit, metric)) {
+    count(release, unit, metric, riskArm);
+    addAtRisk(sumsOf(release, unit), metric, riskArm, -1);
   }
-  if (member.served) foldProgress(release, member, body, now);
+};
+
+const enter = (release: OpenRelease, row: number, at: number): void => {
+  mark(release.members, row, is.entered);
+  release.members.entryAt[row] = at;
 };
 
 const isOfferOf = (release: OpenRelease, body: Body): boolean =>
@@ -212,37 +398,37 @@ const isOfferOf = (release: OpenRelease, body: Body): boolean =>
   body.offer.contentVersion === release.contentVersion;
 
 /** The server knows that it offered the content: from here the silence clock runs, and the device belongs to no control. */
-const serve = (release: OpenRelease, member: Member, now: number): void => {
-  member.served = true;
-  member.riskArm = 'none';
-  member.entryAt = null;
-  member.pending = 0;
-  const sums = sumsOf(release, member.segment);
+const serve = (state: PartitionState, release: OpenRelease, row: number, unit: number): void => {
+  const { members } = release;
+  // A site is served with the first of its devices.
+  if (isOf(release, row, unit) && !has(members, unit, is.served)) {
+    setRiskArm(release, unit, 'none');
+    leaveTick(members, unit);
+    mark(members, unit, is.served);
+  }
+  mark(members, row, is.served);
+  const sums = sumsOf(release, row);
   sums.counts.offered += 1;
   sums.openTrials += 1;
-  openTrial(release.first, {
-    member,
-    deadline: now + release.policy.firstSilenceMs,
-    beat: member.device.beats,
-    treated: true,
-    judged: !(member.counted & (1 << silenceFirst)),
-  });
+  const judged = speaksFor(release, row, unit) && !isCounted(members, unit, silenceFirst) ? opens.firstJudged : 0;
+  open(state, release, row, opens.treated | opens.first | judged);
 };
 
 /** Every heartbeat opens a trial: a control's of both kinds, so that each treated trial has its like; a treated one's a later trial. */
-const openHeartbeatTrials = (release: OpenRelease, member: Member, arm: Arm, now: number): void => {
-  if (arm === 'none') return;
-  const treated = arm === 'treated';
-  const beat = member.device.beats;
-  if (!treated && !(member.counted & (1 << silenceFirst))) {
-    const deadline = now + release.policy.firstSilenceMs;
-    openTrial(release.first, { member, deadline, beat, treated, judged: true });
-  }
-  // A treated device that was counted silent is still watched: what it suffers belongs into the device counts.
-  const judged = !(member.counted & (1 << silenceLater));
-  if (judged || treated) {
-    openTrial(release.later, { member, deadline: now + release.policy.silenceMs, beat, treated, judged });
-  }
+const openHeartbeatTrials = (state: PartitionState, release: OpenRelease, row: number, unit: number): void => {
+  const { members } = release;
+  const arm = armOf(state, release, row);
+  const speaks = speaksFor(release, row, unit);
+  const later = speaks && !isCounted(members, unit, silenceLater) ? opens.later | opens.laterJudged : 0;
+  const first = speaks && !isCounted(members, unit, silenceFirst) ? opens.first | opens.firstJudged : 0;
+  // A treated device that is no evidence (any more) is still watched: what it suffers belongs into the device counts.
+  if (arm === 'treated') open(state, release, row, opens.treated | opens.later | later);
+  else open(state, release, row, arm === 'control' ? first | later : 0);
+};
+
+const open = (state: PartitionState, release: OpenRelease, row: number, bits: number): void => {
+  const { beats, lastAt } = state.devices.table;
+  addOpening(release.openings, { device: row, openedAt: lastAt[row] ?? 0, beat: beats[row] ?? 0, bits });
 };
 
 const metricOf = (body: Body): number | null => {
@@ -258,79 +444,95 @@ const metricOf = (body: Body): number | null => {
 };
 
 /** Device counts: what people are told. They take no part in the statistics. */
-const foldProgress = (release: OpenRelease, member: Member, body: Body, now: number): void => {
-  const { counts } = sumsOf(release, member.segment);
+const foldProgress = (state: PartitionState, release: OpenRelease, row: number, body: Body): void => {
+  const { members } = release;
+  const { counts } = sumsOf(release, row);
   const runsRelease = body.contentVersion === release.contentVersion;
-  if (body.kind === 'installed' && runsRelease && !member.installed) {
-    member.installed = true;
+  if (body.kind === 'installed' && runsRelease && !has(members, row, is.installed)) {
+    mark(members, row, is.installed);
     counts.installed += 1;
-  } else if (body.kind === 'healthy' && runsRelease && !member.healthy && !member.troubled) {
-    member.healthy = true;
+  } else if (body.kind === 'healthy' && runsRelease && !has(members, row, is.healthy | is.troubled)) {
+    mark(members, row, is.healthy);
     counts.healthy += 1;
-  } else if (body.kind === 'healthy' && member.harmed && !member.recovered) {
+  } else if (body.kind === 'healthy' && has(members, row, is.harmed) && !has(members, row, is.recovered)) {
     if (body.contentVersion <= release.contentVersion) return;
-    member.recovered = true;
+    mark(members, row, is.recovered);
     counts.recovered += 1;
   } else if (body.kind === 'crash' || body.kind === 'load-failure' || body.kind === 'blocked-traffic') {
-    harm(release, member, now);
-    if (runsRelease) member.troubled = true;
-    if (member.healthy && runsRelease) {
-      member.healthy = false;
+    harm(state, release, row, state.now);
+    if (runsRelease) mark(members, row, is.troubled);
+    if (runsRelease && has(members, row, is.healthy)) {
+      unmark(members, row, is.healthy);
       counts.healthy -= 1;
     }
   }
 };
 
 /** It may come back: an outage of the way here silences healthy devices too. */
-const fallSilent = (release: OpenRelease, member: Member): void => {
-  if (!member.healthy || member.silent) return;
-  member.silent = true;
-  sumsOf(release, member.segment).counts.healthy -= 1;
+const fallSilent = (release: OpenRelease, row: number): void => {
+  if (!has(release.members, row, is.healthy) || has(release.members, row, is.silent)) return;
+  mark(release.members, row, is.silent);
+  sumsOf(release, row).counts.healthy -= 1;
 };
 
 /** What happens to a device after it left the content (rollback, next release) is no harm of this release. */
-const harm = (release: OpenRelease, member: Member, at: number): void => {
-  if (member.harmed || member.device.contentVersion > release.contentVersion) return;
-  member.harmed = true;
-  sumsOf(release, member.segment).counts.harmed += 1;
+const harm = (state: PartitionState, release: OpenRelease, row: number, at: number): void => {
+  const runs = state.devices.table.contentVersion[row] ?? 0;
+  if (has(release.members, row, is.harmed) || runs > release.contentVersion) return;
+  mark(release.members, row, is.harmed);
+  sumsOf(release, row).counts.harmed += 1;
   release.firstHarmAt = Math.min(release.firstHarmAt ?? at, at);
 };
 
 // ---- membership
 
-const isInside = (release: OpenRelease, member: Member): boolean =>
-  isExposed(member.bucket, release.thresholds[member.segment] ?? 0);
+const isInside = (release: OpenRelease, row: number): boolean =>
+  isExposed(release.members.bucket[row] ?? 0, sumsOf(release, row).threshold);
 
-const armOf = (release: OpenRelease, member: Member): Arm => {
-  if (member.device.segment !== member.segment) return 'none';
-  const inside = isInside(release, member);
-  if (member.served) return inside ? 'treated' : 'none';
+const armOf = (state: PartitionState, release: OpenRelease, row: number): Arm => {
+  const { members } = release;
+  if (segmentOfKind(state, release, state.devices.table.kind[row] ?? 0) !== members.segment[row]) return 'none';
+  const inside = isInside(release, row);
+  if (has(members, row, is.served)) return inside ? 'treated' : 'none';
   return inside ? 'none' : 'control';
 };
 
-const join = (release: OpenRelease, device: Device, bucketOf: BucketOf): Member | null => {
-  const sums = device.segment === null ? undefined : release.segments[device.segment];
-  if (device.segment === null || sums === undefined) return null;
-  const member = newMember(device, device.segment, bucketOf(release.salt, device.id));
-  release.members.set(device.id, member);
+const isMember = (release: OpenRelease, row: number): boolean => has(release.members, row, is.joined);
+
+/** false: it is in no segment of the plan. */
+const join = (state: PartitionState, release: OpenRelease, row: number, bucket: () => number): boolean => {
+  const { table } = state.devices;
+  const segment = segmentOfKind(state, release, table.kind[row] ?? 0);
+  if (segment === -1) return false;
+  release.members = withRoom(release.members, row + 1);
+  const { members } = release;
+  members.segment[row] = segment;
+  members.bucket[row] = bucket();
+  mark(members, row, is.joined);
+  if (table.isSite[row] === 1) return true;
+  const sums = sumsOf(release, row);
   sums.counts.enrolled += 1;
-  if (isInside(release, member)) sums.exposed += 1;
-  return member;
+  if (isInside(release, row)) sums.exposed += 1;
+  return true;
 };
 
-const sumsOf = (release: OpenRelease, segment: SegmentKey): SegmentSums => {
-  release.segments[segment] ??= newSegment();
-  return release.segments[segment];
-};
+const sumsOf = (release: OpenRelease, row: number): SegmentSums =>
+  release.segments[release.members.segment[row] ?? 0] as SegmentSums; // a member's segment is one of the plan
 
 const add = (sums: SegmentSums, column: number, amount: number): void => {
   sums.leaves[column] = (sums.leaves[column] ?? 0) + amount;
 };
 
+const addAtRisk = (sums: SegmentSums, metric: number, arm: Compared, amount: number): void => {
+  const column = atRiskColumn(metric, arm);
+  sums.atRisk[column] = (sums.atRisk[column] ?? 0) + amount;
+};
+
 /** Counts a device's first event of a metric and takes it out of that risk set for good. */
-const count = (sums: SegmentSums, member: Member, metric: number, arm: Exclude<Arm, 'none'>): void => {
-  add(sums, eventColumn(metric, arm), 1);
-  member.counted |= 1 << metric;
+const count = (release: OpenRelease, row: number, metric: number, arm: Compared): void => {
+  const { members } = release;
+  add(sumsOf(release, row), eventColumn(metric, arm), 1);
+  members.counted[row] = (members.counted[row] ?? 0) | (1 << metric);
 };
 
 // ---- releases
@@ -344,47 +546,56 @@ const foldStage = (
 ): void => {
   const known = state.releases.get(opened.releaseId);
   if (known) {
-    if (opened.stage > known.stage) raiseStage(known, opened);
+    if (opened.stage > known.stage) raiseStage(state, known, opened);
     return;
   }
   if (state.ended.includes(opened.releaseId)) return;
-  const release: OpenRelease = {
-    releaseId: opened.releaseId,
-    contentVersion: opened.contentVersion,
-    salt: opened.salt,
-    policy: opened.policy,
-    startedAt: opened.startedAt,
-    thresholds: { ...opened.thresholds },
-    stage: opened.stage,
-    stageAtStart: opened.stage,
-    tick: 0,
-    firstOffset: offset,
-    firstHarmAt: null,
-    segments: Object.fromEntries(Object.keys(opened.thresholds).map((segment) => [segment, newSegment()])),
-    members: new Map(),
-    first: emptyQueue(),
-    later: emptyQueue(),
-  };
-  state.releases.set(release.releaseId, release);
+  const { releaseId, contentVersion, salt, policy, startedAt, stage } = opened;
+  const plan = { releaseId, contentVersion, salt, policy, startedAt, stage };
+  const release = newRelease(plan, opened.thresholds, offset);
+  state.releases.set(releaseId, release);
   advance(state, release, offset, windows);
-  // Devices known from earlier polls are the controls: they enter the risk set now, when they were heard of lately.
-  for (const device of state.devices.values()) {
-    const member = join(release, device, bucketOf);
-    if (member === null || armOf(release, member) !== 'control') continue;
-    if (device.lastAt + release.policy.silenceMs > state.now) member.entryAt = state.now;
+  joinKnown(state, release, bucketOf);
+};
+
+/** Devices known from earlier polls are the controls: they enter the risk set now, when they were heard of lately. */
+const joinKnown = (state: PartitionState, release: OpenRelease, bucketOf: BucketOf): void => {
+  const { rows, table } = state.devices;
+  const bySite = release.policy.unit === 'site';
+  const siteBuckets = new Map<number, number>();
+  if (bySite) {
+    for (const [key, row] of rows) {
+      if (table.isSite[row] === 1) siteBuckets.set(row, bucketOf(release.salt, siteOfKey(key)));
+    }
   }
+  const reachable: number[] = [];
+  for (const [id, row] of rows) {
+    if (table.isSite[row] === 1 && !bySite) continue;
+    const bucket = () => siteBuckets.get(unitOf(state, release, row)) ?? bucketOf(release.salt, id);
+    if (!join(state, release, row, bucket) || !isReachable(state, release, row, state.now)) continue;
+    if (table.isSite[row] === 0) reachable.push(row);
+    if (!isUnit(state, release, row) || armOf(state, release, row) !== 'control') continue;
+    enter(release, row, state.now);
+    noteChange(release, row);
+  }
+  // Until when they are reachable; none of them has a trial.
+  reachable.sort((a, b) => (table.lastAt[a] ?? 0) - (table.lastAt[b] ?? 0));
+  for (const row of reachable) open(state, release, row, 0);
 };
 
 /** A later stage: cohorts only grow, and the segments stay those of the plan. */
-const raiseStage = (release: OpenRelease, opened: StageOpened): void => {
+const raiseStage = (state: PartitionState, release: OpenRelease, opened: StageOpened): void => {
   release.stage = opened.stage;
-  for (const [segment, sums] of Object.entries(release.segments)) {
-    release.thresholds[segment] = Math.max(release.thresholds[segment] ?? 0, opened.thresholds[segment] ?? 0);
+  for (const sums of release.segments) {
+    sums.threshold = Math.max(sums.threshold, opened.thresholds[sums.key] ?? 0);
     sums.exposed = 0;
   }
-  for (const member of release.members.values()) {
-    if (isInside(release, member)) sumsOf(release, member.segment).exposed += 1;
-  }
+  release.members.flags.forEach((flags, row) => {
+    if (!(flags & is.joined)) return;
+    if (isInside(release, row) && state.devices.table.isSite[row] === 0) sumsOf(release, row).exposed += 1;
+    if (isUnit(state, release, row) && armOf(state, release, row) !== riskArmOf(release.members, row))
+      noteChange(release, row);
+  });
 };
 
 const rememberedReleases = 64;
@@ -392,4 +603,5 @@ const rememberedReleases = 64;
 const endRelease = (state: PartitionState, releaseId: string): void => {
   state.releases.delete(releaseId);
   state.ended = [...state.ended.filter((id) => id !== releaseId), releaseId].slice(-rememberedReleases);
+  forgetDevices(state);
 };

@@ -1,10 +1,12 @@
 /** What a device does about a director document that it has verified. The same for real devices and simulated ones. */
 import { type DeviceDecision, type DirectorDocument, grantsExposure } from './director.ts';
-import { type BucketOf, isExposed } from './exposure.ts';
+import { type BucketOf, isExposed, unitIdOf } from './exposure.ts';
 import type { Content, EngineId, SegmentKey } from './release.ts';
 
 export type DeviceView = {
   readonly deviceId: string;
+  /** Where it was enrolled, when it belongs to a site. */
+  readonly site?: string;
   readonly engine: EngineId;
   readonly segment: SegmentKey;
   /** What runs now. */
@@ -18,7 +20,8 @@ export const decideDevice = (document: DirectorDocument, device: DeviceView, buc
   const { mode, steady, rollout, rollback } = document;
   const granted = grantsExposure(document);
   const inside =
-    rollout !== null && isExposed(bucketOf(rollout.salt, device.deviceId), rollout.thresholds[device.segment] ?? 0);
+    rollout !== null &&
+    isExposed(bucketOf(rollout.salt, unitIdOf(rollout.unit, device)), rollout.thresholds[device.segment] ?? 0);
   const take = (content: Content, needsAcknowledgement: boolean): DeviceDecision => {
     if (content.contentVersion <= device.contentVersion || device.rejected.includes(content.contentVersion)) {
       return { action: 'keep', why: 'up-to-date' };

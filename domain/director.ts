@@ -15,6 +15,8 @@ export type DirectorDocument = {
   readonly rollout: {
     readonly content: Content;
     readonly salt: string;
+    /** Whose hash the bucket is; left out: the device's. */
+    readonly unit?: 'site';
     readonly stage: number;
     /** A device is in when its bucket is below its segment's threshold. In `frozen` nobody newly takes the content. */
     readonly thresholds: Readonly<Record<SegmentKey, number>>;

@@ -1,31 +1,37 @@
 /**
- * Cohort arithmetic. bucket = first 4 bytes of SHA-256(salt \n deviceId) as an integer; a device is in when its bucket is
- * below the threshold of its segment. The hash is passed in: this room does no hashing of its own.
+ * Cohort arithmetic. bucket = first 4 bytes of SHA-256(salt \n unit id) as an integer, the unit being the device or its site; a
+ * device is in when its bucket is below the threshold of its segment. The hash is passed in: this room does no hashing of its own.
  */
 
-import type { StagePolicy } from './policy.ts';
+import type { RolloutPolicy, StagePolicy } from './policy.ts';
 import { type EngineId, engineOf, type SegmentKey, type Stage } from './release.ts';
 
 export const bucketSpace = 2 ** 32;
 
-/** (salt, deviceId) -> integer in 0..2^32-1. */
-export type BucketOf = (salt: string, deviceId: string) => number;
+/** (salt, unit id) -> integer in 0..2^32-1. */
+export type BucketOf = (salt: string, unitId: string) => number;
+
+/** What is hashed for a device: itself, or its site where sites are updated as units; a device without one is its own. */
+export const unitIdOf = (
+  unit: RolloutPolicy['unit'],
+  { site, deviceId }: { readonly site?: string; readonly deviceId: string },
+): string => (unit === 'site' ? (site ?? deviceId) : deviceId);
 
 export const isExposed = (bucket: number, threshold: number): boolean => bucket < threshold;
 
 /**
- * Thresholds of every stage for the enrolled devices of each segment. A canary of n lies between the n-th and the
- * (n+1)-th smallest bucket (all, where there are fewer); later stages take the larger of the previous threshold and the
+ * Thresholds of every stage for the enrolled devices of each segment, each named by its unit. A canary of n units lies between
+ * the n-th and the (n+1)-th smallest bucket (all, where there are fewer); later stages take the larger of the previous threshold and the
  * share, so that a cohort only grows and is the same after pause and resume.
  */
 export const planStages = (
   stages: readonly StagePolicy[],
-  devicesBySegment: Readonly<Record<SegmentKey, readonly string[]>>,
+  unitsOfDevices: Readonly<Record<SegmentKey, readonly string[]>>,
   salt: string,
   bucketOf: BucketOf,
 ): Stage[] => {
   const buckets = Object.fromEntries(
-    Object.entries(devicesBySegment).map(([segment, ids]) => [
+    Object.entries(unitsOfDevices).map(([segment, ids]) => [
       segment,
       ids.map((id) => bucketOf(salt, id)).sort((a, b) => a - b),
     ]),
@@ -80,7 +86,7 @@ export const enginesBehind = (
 const stageThreshold = (stage: StagePolicy, sorted: readonly number[]): number => {
   if (stage.kind === 'all') return bucketSpace;
   if (stage.kind === 'share') return Math.floor(stage.size * bucketSpace);
-  const last = sorted[stage.size - 1];
+  const last = [...new Set(sorted)][stage.size - 1];
   if (last === undefined) return bucketSpace;
   return last + 1;
 };

@@ -3,6 +3,11 @@
  * Durations are milliseconds. Defaults are the halt specification's (section 14); the demo's plan is the same kind, shorter.
  */
 export type RolloutPolicy = {
+  /**
+   * What is updated, and counted, as one: a device (also when left out), or all devices of a site, such as a pair of which one
+   * stands in for the other. Counting devices where sites are assigned breaks every test (halt specification, section 11).
+   */
+  readonly unit?: 'device' | 'site';
   /** Length of a tick: evidence is folded once per tick. */
   readonly tickMs: number;
   /** Interval between polls; a poll is a heartbeat. */
@@ -23,9 +28,9 @@ export type RolloutPolicy = {
 
 export type StagePolicy = {
   readonly name: string;
-  /** `canary`: this many devices of every segment. `share`: of each segment. `all`: the holdback too. */
+  /** `canary`: this many units of every segment. `share`: of each segment. `all`: the holdback too. */
   readonly kind: 'canary' | 'share' | 'all';
-  /** Devices per segment for `canary`, share in 0..1 for `share`, 1 for `all`. */
+  /** Units per segment for `canary`, share in 0..1 for `share`, 1 for `all`. */
   readonly size: number;
   readonly minMs: number;
   /** Devices that must have reported healthy, over all segments, before the stage can pass. */

@@ -46,6 +46,7 @@ export type TelemetryLog = {
 
 export type EnrolledDevice = {
   readonly deviceId: string;
+  readonly site?: string;
   readonly engine: EngineBuild;
   readonly failMode: FailMode;
   readonly contentVersion: number;

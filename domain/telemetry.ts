@@ -1,5 +1,5 @@
 /**
- * What flows through `telemetry.reports.v1` (key: deviceId; control records are written to every partition explicitly)
+ * What flows through `telemetry.reports.v1` (key: site, else deviceId; control records are written to every partition explicitly)
  * and `telemetry.windows.v1`. The aggregator is a pure fold over the records of one partition: everything it needs to
  * know, also which stage is open, stands in that partition's log, so that recomputing gives the same windows.
  */
@@ -10,6 +10,8 @@ import type { EngineBuild, FailMode, SegmentCounts, SegmentKey } from './release
 /** From a device, authenticated by the gateway. Every report is a heartbeat. `sequence` grows by one per device. */
 export type DeviceReport = {
   readonly deviceId: string;
+  /** Where it was enrolled, when a site may be updated as one; never changes: the reports of a site are in one partition. */
+  readonly site?: string;
   readonly sequence: number;
   readonly body:
     | {
@@ -28,6 +30,9 @@ export type DeviceReport = {
         readonly words: string;
       };
 };
+
+/** Records of one key are in one partition: the devices of a site are judged together. */
+export const partitionKey = ({ site, deviceId }: Pick<DeviceReport, 'site' | 'deviceId'>): string => site ?? deviceId;
 
 /** Reports in one request to the gateway; one request becomes one write to the log. */
 export const reportsPerRequest = 2_000;
@@ -119,6 +124,7 @@ const isTelemetryRecord = (record: unknown): record is TelemetryRecord => {
     return (
       isObject(report) &&
       typeof report.deviceId === 'string' &&
+      ['string', 'undefined'].includes(typeof report.site) &&
       typeof report.sequence === 'number' &&
       isObject(report.body) &&
       typeof report.body.kind === 'string' &&

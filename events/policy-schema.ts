@@ -42,6 +42,7 @@ const written = z.strictObject({
       alphaHold: alpha.exactOptional(),
     })
     .optional(),
+  unit: z.enum(['device', 'site']).optional(),
 });
 
 export type ParsedPolicy =

@@ -23,6 +23,7 @@ const finding = z.strictObject({
 const contentFinding = finding.extend({ file: text.exactOptional(), line: count.exactOptional() });
 
 export const policySchema = z.strictObject({
+  unit: z.enum(['device', 'site']).exactOptional(),
   tickMs: count,
   heartbeatMs: count,
   firstSilenceMs: count,

@@ -1,12 +1,21 @@
 /**
  * The aggregator: folds each partition of the telemetry log into windows (domain/at-risk.ts), keeps the fleet's inventory, and
- * writes its state with the offset it belongs to. After a crash it emits some windows again, equal to the first ones: they
- * are a function of the log.
+ * writes its state with the offset it belongs to.
+ *
+ * Why every record counts exactly once, whenever a process ends:
+ * - State and offset are one row, written in one transaction with the inventory up to that offset. Whoever opens the
+ *   partition next goes on from there; Kafka's own offsets are not used.
+ * - A window is in its topic before a state that has closed it may be written. So a crash leaves no window out; it makes the
+ *   last ones come again, byte for byte: the fold is a function of the log and reads no clock.
+ * - The judge takes a window once by (release, tick, partition), drops equal repeats, refuses unequal ones, and commits its
+ *   place in the windows, statistics, evidence and decisions in one transaction (infra/postgres/judge.ts).
+ * - A process that lost a partition without knowing it writes the same windows, and cannot replace a newer state.
  */
 import type { Kafka } from 'kafkajs';
 import { emptyState, foldRecord } from '../domain/at-risk.ts';
-import { fromSnapshot, type PartitionState, toSnapshot } from '../domain/at-risk-state.ts';
-import { type DeviceReport, decodeTelemetry, type Window } from '../domain/telemetry.ts';
+import { fromSnapshot, toSnapshot } from '../domain/at-risk-snapshot.ts';
+import { descriptionOf, type PartitionState } from '../domain/at-risk-state.ts';
+import { decodeTelemetry, type Window } from '../domain/telemetry.ts';
 import { bucketOf } from '../infra/cohort.ts';
 import { keyPartitioner, type Log } from '../infra/kafka/client.ts';
 import { partitionsOf, topicName } from '../infra/kafka/topics.ts';
@@ -14,8 +23,6 @@ import { type DeviceRow, saveDevices } from '../infra/postgres/inventory.ts';
 import { type Pool, withTransaction } from '../infra/postgres/pool.ts';
 import { readSnapshot, writeSnapshot } from '../infra/postgres/snapshots.ts';
 import { consumePartitions, type PartitionWork } from './consume.ts';
-
-type Poll = Extract<DeviceReport['body'], { kind: 'poll' }>;
 
 /** A window of 30 segments has about 8 KB, a broker takes 1 MB in one request and partition. */
 const windowsPerRequest = 50;
@@ -36,7 +43,6 @@ export const startAggregator = async (options: {
   const windowsTopic = topicName(options.topicPrefix, 'telemetry.windows.v1');
   const producer = kafka.producer({ createPartitioner: keyPartitioner, allowAutoTopicCreation: false });
   await producer.connect();
-  const savers = new Map<number, Saver>();
 
   const emit = async (windows: readonly Window[]): Promise<void> => {
     // After a long pause hundreds of ticks close at once: together they would be larger than a broker takes.
@@ -51,11 +57,11 @@ export const startAggregator = async (options: {
   const open = async (partition: number): Promise<PartitionWork> => {
     const state = await restore(pool, topic, partition, log);
     const saver = createSaver({ pool, topic, state, log, snapshotEveryMs: options.snapshotEveryMs });
+    /** Of the batch before: the next one is folded while the broker takes them. */
+    let emitted = Promise.resolve();
     return {
       nextOffset: () => state.nextOffset,
       take: async (messages) => {
-        // A state whose windows are not in the log is never written: the process may end between both.
-        savers.delete(partition);
         const windows: Window[] = [];
         for (const message of messages) {
           const offset = Number(message.offset);
@@ -63,13 +69,18 @@ export const startAggregator = async (options: {
           if (record === null)
             log('error', { topic, partition, offset }, 'a record that is no telemetry record was left out');
           windows.push(...foldRecord(state, record, Number(message.timestamp), offset, bucketOf).windows);
-          if (record !== null && 'report' in record && record.report.body.kind === 'poll') {
-            saver.polled(record.report.deviceId, record.report.body, offset);
-          }
         }
-        await emit(windows);
-        savers.set(partition, saver);
-        saver.saveWhenDue();
+        await emitted;
+        emitted = emit(windows);
+        emitted.catch(() => {}); // said when the next batch comes: what was folded is thrown away then
+        if (!saver.isDue()) return;
+        // Not before its windows are in the log: the process may end between both.
+        await emitted;
+        saver.save();
+      },
+      close: async () => {
+        await emitted;
+        await saver.saveAll();
       },
     };
   };
@@ -78,7 +89,6 @@ export const startAggregator = async (options: {
   return {
     stop: async () => {
       await consumer.stop();
-      await Promise.all([...savers.values()].map((saver) => saver.saveAll()));
       await producer.disconnect();
     },
   };
@@ -86,18 +96,19 @@ export const startAggregator = async (options: {
 
 const restore = async (pool: Pool, topic: string, partition: number, log: Log): Promise<PartitionState> => {
   const partitions = partitionsOf('telemetry.reports.v1');
-  const text = await readSnapshot(pool, topic, partition);
-  if (text === null) return emptyState(partition, partitions);
-  const state = fromSnapshot(JSON.parse(text));
+  const bytes = await readSnapshot(pool, topic, partition);
+  if (bytes === null) return emptyState(partition, partitions);
+  const state = fromSnapshot(bytes);
   if (state !== null) return state;
   log('warn', { topic, partition }, 'the snapshot is of another version: the log is folded again from its beginning');
   return emptyState(partition, partitions);
 };
 
 type Saver = {
-  polled(deviceId: string, poll: Poll, offset: number): void;
+  /** Whether there is something to write, and it is time. */
+  isDue(): boolean;
   /** Starts writing what is due; never waits and never fails the fold. */
-  saveWhenDue(): void;
+  save(): void;
   /** Everything, at the end of a process. */
   saveAll(): Promise<void>;
 };
@@ -111,69 +122,53 @@ const createSaver = (options: {
   readonly snapshotEveryMs: number;
 }): Saver => {
   const { pool, topic, state, log, snapshotEveryMs } = options;
-  const { partition } = state;
-  const shown = new Map<string, Poll>();
-  const changed = new Map<string, DeviceRow>();
+  const { partition, partitions, described } = state;
   let written = state.nextOffset;
-  let snapshotAt = Date.now();
+  // One partition after the other, not all at once.
+  let snapshotAt = Date.now() - (snapshotEveryMs * partition) / partitions;
   let inventoryAt = 0;
   let saving = Promise.resolve();
   let busy = false;
 
-  const save = async (withSnapshot: boolean): Promise<void> => {
-    const rows = [...changed.values()];
+  const isSnapshotDue = () => Date.now() - snapshotAt >= snapshotEveryMs;
+  const isInventoryDue = () => described.size > 0 && Date.now() - inventoryAt >= inventoryEveryMs;
+
+  const write = async (withSnapshot: boolean): Promise<void> => {
+    const taken = [...described];
+    const rows = taken.flatMap(([deviceId, { offset, site }]): DeviceRow[] => {
+      const description = descriptionOf(state, deviceId);
+      return description === null ? [] : [{ deviceId, ...(site !== undefined && { site }), ...description, offset }];
+    });
+    described.clear();
     const { nextOffset } = state;
-    // Made before anything else is folded: state and offset belong together.
-    const text = withSnapshot && nextOffset > written ? JSON.stringify(toSnapshot(state)) : null;
-    changed.clear();
+    // Made before anything else is folded: state, offset and inventory belong together.
+    const bytes = withSnapshot && nextOffset > written ? toSnapshot(state) : null;
     try {
       await withTransaction(pool, async (tx) => {
         await saveDevices(tx, rows);
-        if (text !== null) await writeSnapshot(tx, { topic, partition, nextOffset, state: text });
+        if (bytes !== null) await writeSnapshot(tx, { topic, partition, nextOffset, state: bytes });
       });
-      if (text !== null) written = nextOffset;
+      if (bytes !== null) written = nextOffset;
     } catch (error) {
-      for (const row of rows) if (!changed.has(row.deviceId)) changed.set(row.deviceId, row);
+      for (const [deviceId, news] of taken) if (!described.has(deviceId)) described.set(deviceId, news);
       log('warn', { topic, partition, error: String(error) }, 'inventory and snapshot were not written; tried again');
     }
   };
 
   return {
-    polled: (deviceId, poll, offset) => {
-      const before = shown.get(deviceId);
-      if (before !== undefined && sameDescription(before, poll)) return;
-      shown.set(deviceId, poll);
-      changed.set(deviceId, {
-        deviceId,
-        engine: poll.engine,
-        failMode: poll.failMode,
-        contentVersion: poll.contentVersion,
-        offset,
-      });
-    },
-    saveWhenDue: () => {
-      const now = Date.now();
-      const snapshotDue = now - snapshotAt >= snapshotEveryMs;
-      const inventoryDue = changed.size > 0 && now - inventoryAt >= inventoryEveryMs;
-      if (busy || (!snapshotDue && !inventoryDue)) return;
-      if (snapshotDue) snapshotAt = now;
-      inventoryAt = now;
+    isDue: () => !busy && (isSnapshotDue() || isInventoryDue()),
+    save: () => {
+      const withSnapshot = isSnapshotDue();
+      if (withSnapshot) snapshotAt = Date.now();
+      inventoryAt = Date.now();
       busy = true;
-      saving = save(snapshotDue).finally(() => {
+      saving = write(withSnapshot).finally(() => {
         busy = false;
       });
     },
     saveAll: async () => {
       await saving;
-      await save(true);
+      await write(true);
     },
   };
 };
-
-const sameDescription = (a: Poll, b: Poll): boolean =>
-  a.contentVersion === b.contentVersion &&
-  a.failMode === b.failMode &&
-  a.engine.digest === b.engine.digest &&
-  a.engine.packageVersion === b.engine.packageVersion &&
-  a.engine.version === b.engine.version &&
-  a.engine.name === b.engine.name;

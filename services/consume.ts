@@ -11,6 +11,8 @@ export type PartitionWork = {
   nextOffset(): number;
   /** Takes records in order, the first at `nextOffset()` or, where retention deleted records, later. */
   take(records: readonly KafkaMessage[]): Promise<void>;
+  /** At the end of the process, of partitions that it still has. */
+  close?(): Promise<void>;
 };
 
 const retryMs = 500;
@@ -113,6 +115,7 @@ export const consumePartitions = async (options: {
     stop: async () => {
       stopping.abort();
       await consumer.disconnect();
+      await Promise.all([...works.values()].map((work) => work.close?.()));
     },
   };
 };

@@ -23,6 +23,7 @@ const trouble = <K extends string>(kind: K) =>
 
 export const signedReportSchema = z.strictObject({
   deviceId: identifier,
+  site: identifier.exactOptional(),
   sequence: count,
   body: z.discriminatedUnion('kind', [
     z.strictObject({

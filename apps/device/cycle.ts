@@ -16,6 +16,7 @@ export type Trial =
 
 export type Device = {
   readonly deviceId: string;
+  readonly site?: string;
   readonly engine: EngineBuild;
   readonly failMode: FailMode;
   /** Field traffic that it sees. */
@@ -38,7 +39,7 @@ export type Device = {
 export type SignedReport = DeviceReport & { readonly mac: string };
 
 export const newDevice = (
-  description: Pick<Device, 'deviceId' | 'engine' | 'failMode' | 'profile' | 'key'>,
+  description: Pick<Device, 'deviceId' | 'site' | 'engine' | 'failMode' | 'profile' | 'key'>,
 ): Device => ({
   ...description,
   ...{ contentVersion: 0, directorVersion: 0, rejected: [], trouble: null, settled: true, outbox: [] },
@@ -48,7 +49,8 @@ export const newDevice = (
 
 const say = (device: Device, body: DeviceReport['body']): SignedReport => {
   device.sequence += 1;
-  const report: DeviceReport = { deviceId: device.deviceId, sequence: device.sequence, body };
+  const { deviceId, site, sequence } = device;
+  const report: DeviceReport = { deviceId, ...(site !== undefined && { site }), sequence, body };
   return { ...report, mac: signReport(device.key, report) };
 };
 
@@ -61,11 +63,10 @@ export type Heartbeat = {
 
 /** document null: nothing is offered (no connection, or expired). */
 export const beat = (device: Device, document: DirectorDocument | null): Heartbeat => {
-  const { deviceId, engine, failMode, contentVersion, rejected, trouble } = device;
+  const { engine, failMode, contentVersion, trouble } = device;
   const id = engineId(engine);
   const segment = segmentKey(id, failMode);
-  const decision =
-    document && decideDevice(document, { deviceId, engine: id, segment, contentVersion, rejected }, bucketOf);
+  const decision = document && decideDevice(document, { ...device, engine: id, segment }, bucketOf);
   const wants = decision?.action === 'install' ? decision : null;
   device.directorVersion = document?.directorVersion ?? device.directorVersion;
   const reports = [...device.outbox];

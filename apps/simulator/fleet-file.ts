@@ -25,6 +25,8 @@ const schema = z.strictObject({
   /** What devices see in the field: `<name>.pcap` (traffic) or `<name>.bin` (a file) in this folder. */
   traffic: z.string().min(1),
   profiles: shares(profile),
+  /** Devices of one site, which a release may update as one; left out: no device belongs to a site. */
+  devicesPerSite: z.number().int().min(1).max(1_000).exactOptional(),
 });
 const fieldsOf = ([first]: readonly PropertyKey[]): object =>
   first === 'segments' ? segment.shape : first === 'profiles' ? profile.shape : schema.shape;

@@ -177,7 +177,9 @@ const makeDevices = (fleet: FleetFile, packs: readonly Pack[], fleetKey: Uint8Ar
     const segment = pick(segments, (index + 0.5) / fleet.devices);
     const profile = pick(fleet.profiles, (index * goldenRatio) % 1).name;
     const key = deviceKey(fleetKey, deviceId);
-    return newDevice({ deviceId, engine: segment.pack.build, failMode: segment.failMode, profile, key });
+    const { devicesPerSite } = fleet;
+    const site = devicesPerSite && { site: `site-${String(Math.floor(index / devicesPerSite) + 1).padStart(5, '0')}` };
+    return newDevice({ deviceId, ...site, engine: segment.pack.build, failMode: segment.failMode, profile, key });
   });
 };
 

@@ -2,7 +2,7 @@
 import type { Kafka, Message } from 'kafkajs';
 import { SigrelError } from '../../domain/errors.ts';
 import type { TelemetryLog } from '../../domain/ports.ts';
-import type { TelemetryRecord } from '../../domain/telemetry.ts';
+import { partitionKey, type TelemetryRecord } from '../../domain/telemetry.ts';
 import { keyPartitioner } from './client.ts';
 import { deadLetterName, partitionsOf, topicName } from './topics.ts';
 
@@ -85,7 +85,7 @@ export const createTelemetryLog = (
   const toRefused = sendTo(refused);
 
   return {
-    append: (list) => toReports(list.map((report) => ({ key: report.deviceId, value: encode({ report }) }))),
+    append: (list) => toReports(list.map((report) => ({ key: partitionKey(report), value: encode({ report }) }))),
     control: (record) => {
       const value = encode({ control: record });
       const partitions = Array.from({ length: partitionsOf('telemetry.reports.v1') }, (_, partition) => partition);

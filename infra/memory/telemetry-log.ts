@@ -1,5 +1,5 @@
 /** The telemetry log in memory: the twin of infra/kafka/telemetry-log.ts under the same contract suite. */
-import type { TelemetryRecord } from '../../domain/telemetry.ts';
+import { partitionKey, type TelemetryRecord } from '../../domain/telemetry.ts';
 import { bucketOf } from '../cohort.ts';
 import type { GatewayLog, RefusedReport } from '../kafka/telemetry-log.ts';
 import { partitionsOf } from '../kafka/topics.ts';
@@ -17,7 +17,7 @@ export const createMemoryTelemetryLog = (count = partitionsOf('telemetry.reports
     partitions,
     refused,
     append: async (reports) => {
-      for (const report of reports) partitions[bucketOf('', report.deviceId) % count]?.push({ report });
+      for (const report of reports) partitions[bucketOf('', partitionKey(report)) % count]?.push({ report });
     },
     control: async (control) => {
       for (const partition of partitions) partition.push({ control });

@@ -8,6 +8,7 @@ export type DeviceRow = EnrolledDevice & { readonly offset: number };
 
 type Stored = {
   readonly device_id: string;
+  readonly site: string | null;
   readonly engine_name: string;
   readonly engine_version: string;
   readonly engine_package_version: string;
@@ -16,12 +17,21 @@ type Stored = {
   readonly content_version: number;
 };
 
+/** A fleet that is heard for the first time comes at once: as one statement it would stop the event loop while it is written. */
+const rowsPerStatement = 5_000;
+
 /** Inserts or updates; what a later poll said stays, whoever writes. */
 export const saveDevices = async (db: Queryable, devices: readonly DeviceRow[]): Promise<void> => {
-  if (devices.length === 0) return;
+  for (let at = 0; at < devices.length; at += rowsPerStatement) {
+    await saveRows(db, devices.slice(at, at + rowsPerStatement));
+  }
+};
+
+const saveRows = async (db: Queryable, devices: readonly DeviceRow[]): Promise<void> => {
   const rows = devices.map(
-    ({ deviceId, engine, failMode, contentVersion, offset }): Stored & { readonly last_offset: number } => ({
+    ({ deviceId, site, engine, failMode, contentVersion, offset }): Stored & { readonly last_offset: number } => ({
       device_id: deviceId,
+      site: site ?? null,
       engine_name: engine.name,
       engine_version: engine.version,
       engine_package_version: engine.packageVersion,
@@ -32,11 +42,11 @@ export const saveDevices = async (db: Queryable, devices: readonly DeviceRow[]):
     }),
   );
   await db.query(
-    `insert into devices (device_id, engine_name, engine_version, engine_package_version, engine_digest, fail_mode,
+    `insert into devices (device_id, site, engine_name, engine_version, engine_package_version, engine_digest, fail_mode,
        content_version, last_offset)
-     select * from json_to_recordset($1::json) as d(device_id text, engine_name text, engine_version text,
+     select * from json_to_recordset($1::json) as d(device_id text, site text, engine_name text, engine_version text,
        engine_package_version text, engine_digest text, fail_mode text, content_version integer, last_offset bigint)
-     on conflict (device_id) do update set engine_name = excluded.engine_name, engine_version = excluded.engine_version,
+     on conflict (device_id) do update set site = excluded.site, engine_name = excluded.engine_name, engine_version = excluded.engine_version,
        engine_package_version = excluded.engine_package_version, engine_digest = excluded.engine_digest,
        fail_mode = excluded.fail_mode, content_version = excluded.content_version, last_offset = excluded.last_offset,
        changed_at = now()
@@ -50,11 +60,12 @@ export const saveDevices = async (db: Queryable, devices: readonly DeviceRow[]):
 export const createInventory = (pool: Pool): Inventory => ({
   devices: async () => {
     const { rows } = await pool.query<Stored>(
-      `select device_id, engine_name, engine_version, engine_package_version, engine_digest, fail_mode, content_version
+      `select device_id, site, engine_name, engine_version, engine_package_version, engine_digest, fail_mode, content_version
        from devices order by device_id`,
     );
     return rows.map((row) => ({
       deviceId: row.device_id,
+      ...(row.site !== null && { site: row.site }),
       engine: {
         name: row.engine_name,
         version: row.engine_version,

@@ -2,8 +2,8 @@
 import type { Pool, Queryable } from './pool.ts';
 
 /** `state` as it was written; null when there is none. */
-export const readSnapshot = async (pool: Pool, topic: string, partition: number): Promise<string | null> => {
-  const { rows } = await pool.query<{ state: string }>(
+export const readSnapshot = async (pool: Pool, topic: string, partition: number): Promise<Uint8Array | null> => {
+  const { rows } = await pool.query<{ state: Buffer }>(
     'select state from aggregator_snapshots where topic = $1 and partition = $2',
     [topic, partition],
   );
@@ -13,13 +13,19 @@ export const readSnapshot = async (pool: Pool, topic: string, partition: number)
 /** An older state never replaces a newer one: a process that lost the partition may still be writing. */
 export const writeSnapshot = async (
   db: Queryable,
-  snapshot: { readonly topic: string; readonly partition: number; readonly nextOffset: number; readonly state: string },
+  snapshot: {
+    readonly topic: string;
+    readonly partition: number;
+    readonly nextOffset: number;
+    readonly state: Uint8Array;
+  },
 ): Promise<void> => {
+  const { buffer, byteOffset, byteLength } = snapshot.state;
   await db.query(
     `insert into aggregator_snapshots (topic, partition, next_offset, state) values ($1, $2, $3, $4)
      on conflict (topic, partition) do update
        set next_offset = excluded.next_offset, state = excluded.state, written_at = now()
      where aggregator_snapshots.next_offset < excluded.next_offset`,
-    [snapshot.topic, snapshot.partition, snapshot.nextOffset, snapshot.state],
+    [snapshot.topic, snapshot.partition, snapshot.nextOffset, Buffer.from(buffer, byteOffset, byteLength)],
   );
 };

@@ -9,16 +9,18 @@ import { parseArgs } from 'node:util';
 import { checkout } from '../../apps/cli/context.ts';
 import { note, out, paint } from '../../apps/cli/output.ts';
 import { stderrProgress } from '../../infra/servers/progress.ts';
+import { benchAggregate } from './aggregate.ts';
 import { benchHalt, haltGates } from './halt.ts';
 import { benchMatrix } from './matrix.ts';
 import { benchPipeline } from './pipeline.ts';
 
-const usage = `npm run bench -- [pipeline] [matrix] [halt] [--halts N] [--releases N] [--reduced] [--only GATES] [--runs N]
+const usage = `npm run bench -- [pipeline] [matrix] [halt] [aggregate] [--halts N] [--releases N] [--reduced] [--only GATES] [--runs N]
   pipeline   a release beside its engines, recording, from harm to freeze (servers of its own)
   matrix     the example families over every engine, and a large rule set (no servers)
   halt       the gates of the halt judge in simulated worlds (no servers): --reduced takes a minute instead of
              some ten, --only F1,D3 runs some gates, --runs another number of times than the specification says;
              exit code 1 when a MUST gate fails
+  aggregate  memory per device, and reports to windows beside kafkajs alone (servers of its own)
   all of them, when none is named`;
 
 const { values, positionals } = parseArgs({
@@ -43,6 +45,7 @@ const parts = {
     if (failed.length > 0) process.exitCode = 1;
     return figures;
   },
+  aggregate: benchAggregate,
 };
 type Part = keyof typeof parts;
 const isPart = (name: string): name is Part => name in parts;

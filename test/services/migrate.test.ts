@@ -155,6 +155,9 @@ const statements: Readonly<Record<string, () => Promise<void>>> = {
     await saveDevices(pool, [row('b', 1, 7), row('a', 1, 5)]);
     const { offset: _offset, ...device } = row('a', 1, 5);
     expect((await inventory.devices())[0]).toEqual(device);
+    await saveDevices(pool, [{ ...row('c', 1, 5), site: 'pair' }]);
+    expect((await inventory.devices())[2]).toEqual({ ...device, deviceId: 'c', site: 'pair' });
+    await pool.query(`delete from devices where device_id = 'c'`);
     // A process that lost the partition writes late: what a later poll said stays.
     await saveDevices(pool, [row('a', 2, 9), row('b', 2, 6)]);
     expect(await versions()).toEqual([
@@ -233,14 +236,19 @@ const statements: Readonly<Record<string, () => Promise<void>>> = {
     expect(await readQuarantine(pool, 'r-1')).toEqual([{ ...found, ...place }]);
   },
   'writeSnapshot readSnapshot': async () => {
-    const write = (nextOffset: number, state: string) =>
-      writeSnapshot(pool, { topic: 'reports', partition: 1, nextOffset, state });
+    // A part of a larger buffer, as typed arrays often are.
+    const write = (nextOffset: number, state: number) =>
+      writeSnapshot(pool, {
+        ...{ topic: 'reports', partition: 1, nextOffset },
+        state: new Uint8Array([7, 0, 255, state, 7]).subarray(1, 4),
+      });
+    const read = async () => [...((await readSnapshot(pool, 'reports', 1)) ?? [])];
     expect(await readSnapshot(pool, 'reports', 1)).toBeNull();
-    await write(10, 'ten');
-    await write(9, 'nine');
-    expect(await readSnapshot(pool, 'reports', 1)).toBe('ten');
-    await write(11, 'eleven');
-    expect(await readSnapshot(pool, 'reports', 1)).toBe('eleven');
+    await write(10, 10);
+    await write(9, 9);
+    expect(await read()).toEqual([0, 255, 10]);
+    await write(11, 11);
+    expect(await read()).toEqual([0, 255, 11]);
   },
   'createWaivers changeWaivers': async () => {
     const waiver: Waiver = {

@@ -7,6 +7,8 @@ import { migrate } from '../../infra/postgres/migrate.ts';
 import { createPool, type Pool } from '../../infra/postgres/pool.ts';
 
 export type TestDatabase = {
+  /** For a process of its own. */
+  readonly url: string;
   readonly pool: Pool;
   /** Another process's connections to it; closed with the database. */
   readonly openPool: () => Pool;
@@ -34,6 +36,7 @@ export const createEmptyDatabase = async (): Promise<TestDatabase> => {
     return pool;
   };
   return {
+    url: url.href,
     pool: openPool(),
     openPool,
     close: async () => {

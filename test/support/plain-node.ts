@@ -32,5 +32,5 @@ export const startNode = (code: string, args: readonly string[] = []) => {
   const ended = new Promise<{ readonly code: number | null; readonly out: string; readonly error: string }>((resolve) =>
     child.on('close', (exitCode) => resolve({ code: exitCode, ...said })),
   );
-  return { child, ended };
+  return { child, said, ended };
 };

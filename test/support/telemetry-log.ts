@@ -1,6 +1,8 @@
 /** Writes small telemetry logs by hand and folds them, for tests. Times are ms after the start of tick 0. */
+import fc from 'fast-check';
 import { emptyState, foldRecord } from '../../domain/at-risk.ts';
-import { fromSnapshot, type PartitionState, toSnapshot } from '../../domain/at-risk-state.ts';
+import { fromSnapshot, toSnapshot } from '../../domain/at-risk-snapshot.ts';
+import type { PartitionState } from '../../domain/at-risk-state.ts';
 import type { BucketOf } from '../../domain/exposure.ts';
 import { defaultPolicy, type MetricId, type RolloutPolicy } from '../../domain/policy.ts';
 import { type EngineBuild, engineId, type FailMode, segmentKey } from '../../domain/release.ts';
@@ -24,15 +26,16 @@ export const bucketOf: BucketOf = (_salt, id) => ({ t: 10, u: 150, c: 5000 })[id
 export type LogRecord = { readonly at: number; readonly record: TelemetryRecord };
 type Body = DeviceReport['body'];
 
-/** One log in the making: every call appends a record. Sequences are numbered per device. */
-export const newLog = () => {
+/** One log in the making: every call appends a record. Sequences are numbered per device; `siteOf` a device, when it has one. */
+export const newLog = (siteOf: (deviceId: string) => string | undefined = () => undefined) => {
   const records: LogRecord[] = [];
   const sequences = new Map<string, number>();
   const append = (at: number, record: TelemetryRecord) => records.push({ at: start + at, record });
   const report = (at: number, deviceId: string, body: Body) => {
     const sequence = (sequences.get(deviceId) ?? 0) + 1;
     sequences.set(deviceId, sequence);
-    append(at, { report: { deviceId, sequence, body } });
+    const site = siteOf(deviceId);
+    append(at, { report: { deviceId, ...(site !== undefined && { site }), sequence, body } });
   };
   const poll = (
     at: number,
@@ -97,14 +100,50 @@ export const crashStory = (ticks: number, harmed = 8): readonly LogRecord[] => {
   return log.records;
 };
 
-/** Folds a log; `restartEvery` n: after every n records the state goes through JSON, as after a crash. */
+/** A random but plausible log: devices poll, are served, report, fall silent; stages open; time moves on. */
+export const randomLog = fc
+  .array(
+    fc.record({
+      after: fc.integer({ min: 0, max: 900 }),
+      device: fc.constantFrom('t1', 't2', 't3', 'u1', 'u2', 'c1', 'c2', 'c3'),
+      act: fc.constantFrom('poll', 'offer', 'crash', 'blocked-traffic', 'healthy', 'clock', 'stage', 'other-segment'),
+    }),
+    { minLength: 20, maxLength: 150 },
+  )
+  .map((steps) => {
+    const log = newLog();
+    let at = 0;
+    log.poll(-100, 'c1');
+    log.open(0);
+    for (const step of steps) {
+      at += step.after;
+      if (step.act === 'poll') log.poll(at, step.device);
+      else if (step.act === 'offer') log.offer(at, step.device);
+      else if (step.act === 'healthy') log.say(at, step.device, 'healthy');
+      else if (step.act === 'clock') log.clock(at);
+      else if (step.act === 'stage') log.open(at, { stage: 1, thresholds: { [segment]: 200 } });
+      else if (step.act === 'other-segment') log.poll(at, step.device, { failMode: 'fail-closed' });
+      else log.harm(at, step.device, step.act);
+    }
+    log.clock(at + 20_000);
+    return log.records;
+  });
+
+/** The same bytes inside a larger buffer, as a database client hands them out. */
+export const asStored = (bytes: Uint8Array): Uint8Array => {
+  const larger = Buffer.alloc(bytes.length + 16, 255);
+  larger.set(bytes, 8);
+  return larger.subarray(8, 8 + bytes.length);
+};
+
+/** Folds a log; `restartEvery` n: after every n records the state goes through its bytes, as after a crash. */
 export const foldLog = (records: readonly LogRecord[], restartEvery?: number) => {
   let state: PartitionState = emptyState(0, 1);
   const windows: Window[] = [];
   records.forEach(({ at, record }, offset) => {
     windows.push(...foldRecord(state, record, at, offset, bucketOf).windows);
     if (restartEvery !== undefined && offset % restartEvery === 0) {
-      const restored = fromSnapshot(JSON.parse(JSON.stringify(toSnapshot(state))));
+      const restored = fromSnapshot(asStored(toSnapshot(state)));
       if (restored === null) throw new Error('the snapshot was refused');
       state = restored;
     }

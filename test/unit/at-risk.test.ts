@@ -2,7 +2,17 @@ import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { metrics } from '../../domain/policy.ts';
 import { segmentKey } from '../../domain/release.ts';
-import { bucketOf, engine, foldLog, leafMs, newLog, policy, segment, start } from '../support/telemetry-log.ts';
+import {
+  bucketOf,
+  engine,
+  foldLog,
+  leafMs,
+  newLog,
+  policy,
+  randomLog,
+  segment,
+  start,
+} from '../support/telemetry-log.ts';
 
 describe('exposure', () => {
   test('controls are the devices known before the release opened; they enter at the opening, counted in the next tick', () => {
@@ -452,35 +462,6 @@ describe('the log', () => {
     expect(foldLog(log.records, 1).windows[1]?.counts[segment]?.enrolled).toBe(1);
   });
 });
-
-// A random but plausible log: devices poll, are served, report, fall silent; stages open; time moves on.
-const randomLog = fc
-  .array(
-    fc.record({
-      after: fc.integer({ min: 0, max: 900 }),
-      device: fc.constantFrom('t1', 't2', 't3', 'u1', 'u2', 'c1', 'c2', 'c3'),
-      act: fc.constantFrom('poll', 'offer', 'crash', 'blocked-traffic', 'healthy', 'clock', 'stage', 'other-segment'),
-    }),
-    { minLength: 20, maxLength: 150 },
-  )
-  .map((steps) => {
-    const log = newLog();
-    let at = 0;
-    log.poll(-100, 'c1');
-    log.open(0);
-    for (const step of steps) {
-      at += step.after;
-      if (step.act === 'poll') log.poll(at, step.device);
-      else if (step.act === 'offer') log.offer(at, step.device);
-      else if (step.act === 'healthy') log.say(at, step.device, 'healthy');
-      else if (step.act === 'clock') log.clock(at);
-      else if (step.act === 'stage') log.open(at, { stage: 1, thresholds: { [segment]: 200 } });
-      else if (step.act === 'other-segment') log.poll(at, step.device, { failMode: 'fail-closed' });
-      else log.harm(at, step.device, step.act);
-    }
-    log.clock(at + 20_000);
-    return log.records;
-  });
 
 describe('properties', () => {
   test('a restart from a serialised state anywhere gives identical windows', () => {
