@@ -32,11 +32,15 @@ export type DeviceReport = {
 /** Reports in one request to the gateway; one request becomes one write to the log. */
 export const reportsPerRequest = 2_000;
 
-/** The answer to one report. `acknowledgedUntil` (ms): until when the offer that the poll asked for may be taken. */
+/**
+ * The answer to one report. `acknowledgedUntil` (ms): until when the offer that the poll asked for may be taken. `limited`: the
+ * device is above its rate, and nothing was kept of the report: to be sent again after `retryAfterMs`.
+ */
 export type ReportResult = {
-  readonly status: 'accepted' | 'duplicate' | 'rejected';
+  readonly status: 'accepted' | 'duplicate' | 'rejected' | 'limited';
   readonly acknowledgedUntil?: number;
   readonly reason?: string;
+  readonly retryAfterMs?: number;
 };
 
 /** `POST /v1/reports` answers with one result per report, in order. */

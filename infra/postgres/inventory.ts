@@ -66,3 +66,7 @@ export const createInventory = (pool: Pool): Inventory => ({
     }));
   },
 });
+
+/** Whether it has polled or was imported. */
+export const isEnrolled = async (db: Queryable, deviceId: string): Promise<boolean> =>
+  (await db.query('select 1 from devices where device_id = $1', [deviceId])).rows.length > 0;

@@ -10,12 +10,14 @@ import { isInForce } from '../../domain/waiver.ts';
 import type { Log } from '../../infra/kafka/client.ts';
 import { readEvidence } from '../../infra/postgres/evidence.ts';
 import { listReleases, readQuarantine, readRelease } from '../../infra/postgres/releases.ts';
+import { listRevocations } from '../../infra/postgres/revocations.ts';
 import { createWaivers } from '../../infra/postgres/waivers.ts';
 import {
   approveRequest,
   type CommandAnswer,
   commandKinds,
   commandRequest,
+  deviceIdSchema,
   type EvidenceAnswer,
   excludeRequest,
   type FamilyAnswer,
@@ -27,12 +29,16 @@ import {
   type Problem,
   type ReleaseAnswer,
   type ReleasesAnswer,
+  type RevocationAnswer,
+  type RevocationsAnswer,
   releaseIdSchema,
   releaseQuery,
   releaseRequest,
+  revokeRequest,
   type WaiverAnswer,
   type WaiversAnswer,
 } from './contract.ts';
+import { changeRevocation } from './devices.ts';
 import { importDevices } from './inventory.ts';
 import {
   type ApiPorts,
@@ -49,6 +55,7 @@ import { excludeEngine, overrideCell } from './waivers.ts';
 const bodyLimit = 96 * 2 ** 20;
 
 const idOf = z.object({ id: releaseIdSchema });
+const deviceOf = z.object({ id: deviceIdSchema });
 const familyOf = z.object({ family: z.string().min(1).max(80) });
 
 export const startApi = async (options: {
@@ -180,6 +187,19 @@ export const startApi = async (options: {
       return overrideCell(ports, { ...asked, expiresAt: until, releaseId: request.params.id });
     },
   );
+
+  for (const kind of ['revoke', 'restore'] as const) {
+    const schema = { params: deviceOf, body: revokeRequest };
+    server.post(`/v1/devices/:id/${kind}`, { schema }, async (request): Promise<RevocationAnswer> => {
+      const answer = await changeRevocation(pool, kind, request.params.id, request.body);
+      log('info', { ...answer.revocation, kind }, 'a person decided about a device');
+      return answer;
+    });
+  }
+
+  server.get('/v1/devices/revocations', async (): Promise<RevocationsAnswer> => {
+    return { revocations: await listRevocations(pool) };
+  });
 
   server.post(
     '/v1/fleet',
