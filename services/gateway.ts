@@ -5,25 +5,21 @@
  * Nothing is lost without a word: every report that came is answered as accepted, duplicate, rejected (and kept as a dead
  * letter, or counted where there are too many), limited, or not taken (503); /v1/status has the sums.
  */
-import { createSecretKey, type KeyObject } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
 import Fastify, { type FastifyError, type FastifyReply } from 'fastify';
 import type { Acknowledgements } from '../domain/ports.ts';
-import { type Bucket, fullBucket, giveBack, type Rate, takeToken } from '../domain/rate.ts';
-import { isNew, markSeen, nothingSeen, type Seen } from '../domain/sequence.ts';
-import type { DeviceReport, ReportResult, ReportsAnswer } from '../domain/telemetry.ts';
-import { checkReport, deviceKey, type KeyRing, keyOfEpoch } from '../infra/device-auth.ts';
+import type { Rate } from '../domain/rate.ts';
+import type { ReportResult, ReportsAnswer } from '../domain/telemetry.ts';
+import type { KeyRing } from '../infra/device-auth.ts';
 import type { Log } from '../infra/kafka/client.ts';
 import type { GatewayLog } from '../infra/kafka/telemetry-log.ts';
 import { within } from '../infra/within.ts';
 import { createDeadLetters, type DeadLetterCounts } from './dead-letters.ts';
-import { firstIssue, requestSchema, signedReportSchema } from './report-schema.ts';
+import { type Checked, createReportCheck, type Refusal } from './report-check.ts';
+import { firstIssue, requestSchema } from './report-schema.ts';
 
 export type Gateway = { readonly url: string; status(): GatewayStatus; stop(): Promise<void> };
-
-/** Why a report was rejected: the sums of /v1/status, in words that can be counted. */
-export type Refusal = 'schema' | 'key-epoch' | 'mac' | 'revoked';
 
 /** `received` is the sum of the five others, of requests that were answered. */
 export type GatewayStatus = {
@@ -64,20 +60,6 @@ export const defaultLimits: GatewayLimits = {
   deadLetterRate: { perSecond: 100, burst: 2_000 },
 };
 
-type Checked =
-  | { readonly kind: 'fresh' | 'duplicate'; readonly report: DeviceReport; readonly known: Known }
-  | { readonly kind: 'refused'; readonly why: Refusal; readonly reason: string }
-  | { readonly kind: 'limited'; readonly retryAfterMs: number };
-
-/** What is remembered of a device that proved itself: for telling repeats at once; the aggregator drops them for good. */
-type Known = {
-  epoch: number;
-  key: KeyObject;
-  readonly seen: Seen;
-  readonly bucket: Bucket;
-  offered: { sequence: number; until: number } | null;
-};
-
 const retryAfterSeconds = 1;
 /** A database that does not answer must not keep devices waiting: they ask again with their next poll. */
 const acknowledgeWithinMs = 2_000;
@@ -102,7 +84,6 @@ export const startGateway = async (options: {
 }): Promise<Gateway> => {
   const { telemetry, ackMs, log } = options;
   const limits = { ...defaultLimits, ...options.limits };
-  const devices = new Map<string, Known>();
   const deadLetters = createDeadLetters(telemetry, limits.deadLetterRate, log);
   const counts = { received: 0, accepted: 0, duplicate: 0, rejected: 0, limited: 0, unavailable: 0 };
   const rejected: Record<Refusal, number> = { schema: 0, 'key-epoch': 0, mac: 0, revoked: 0 };
@@ -112,45 +93,8 @@ export const startGateway = async (options: {
   let unacknowledged = 0;
   let keys = await options.keys();
   let revoked = await options.revoked();
-
-  const refuse = (why: Refusal, reason: string): Checked => ({ kind: 'refused', why, reason });
-
-  const check = (received: unknown, now: number): Checked => {
-    const parsed = signedReportSchema.safeParse(received);
-    if (!parsed.success) return refuse('schema', firstIssue(parsed.error));
-    const { mac, keyEpoch, ...report } = parsed.data;
-    const { deviceId } = report;
-    const fleetKey = keyOfEpoch(keys, keyEpoch, now);
-    if (typeof fleetKey === 'string') return refuse('key-epoch', fleetKey);
-    const before = devices.get(deviceId);
-    const key = before?.epoch === keyEpoch ? before.key : createSecretKey(deviceKey(fleetKey.key, deviceId));
-    if (!checkReport(key, report, mac)) {
-      return refuse('mac', `the MAC is not that of this report under the key of ${deviceId}, epoch ${keyEpoch}`);
-    }
-    // Only who has the device's key learns that it is revoked. To the aggregator such a device falls silent, in whichever arm
-    // it is: at most one event of its own. To take it out of the comparison instead would let the word of a person choose who
-    // is counted, and a device is often revoked for what an update did to it.
-    const reason = revoked.get(deviceId);
-    if (reason !== undefined) return refuse('revoked', `device ${deviceId} is revoked: ${reason}`);
-    const known = before ?? remember(deviceId, keyEpoch, key, now);
-    if (keyEpoch > known.epoch) Object.assign(known, { epoch: keyEpoch, key });
-    // Repeats cost a device nothing: whoever caught its reports could silence it with them.
-    if (!isNew(known.seen, report.sequence)) return { kind: 'duplicate', report, known };
-    const retryAfterMs = takeToken(known.bucket, limits.deviceRate, now);
-    return retryAfterMs > 0 ? { kind: 'limited', retryAfterMs } : { kind: 'fresh', report, known };
-  };
-
-  /** Only a device that proved that it has its key is remembered: invented names cost no memory. */
-  const remember = (deviceId: string, epoch: number, key: KeyObject, now: number): Known => {
-    const bucket = fullBucket(limits.deviceRate, now);
-    const known: Known = { epoch, key, seen: nothingSeen(), bucket, offered: null };
-    devices.set(deviceId, known);
-    if (devices.size > limits.devices) {
-      const [oldest] = devices.keys();
-      if (oldest !== undefined) devices.delete(oldest);
-    }
-    return known;
-  };
+  const { devices, deviceRate } = limits;
+  const reportCheck = createReportCheck({ keys: () => keys, revoked: () => revoked, devices, deviceRate });
 
   /** After the log has them: an offer holds from now, one of a poll that comes again as long as it did. */
   const acknowledge = async (checked: readonly Checked[]): Promise<void> => {
@@ -163,9 +107,11 @@ export const startGateway = async (options: {
     if (offers.length === 0) return;
     try {
       const granted = await within(acknowledgeWithinMs, options.acknowledgements.grant(offers));
-      for (const { deviceId, sequence, until: to } of granted) {
-        const known = devices.get(deviceId);
-        if (known && sequence >= (known.offered?.sequence ?? -1)) known.offered = { sequence, until: to };
+      const byDevice = new Map(granted.map((one) => [one.deviceId, one]));
+      for (const one of checked) {
+        if (one.kind !== 'fresh') continue;
+        const to = byDevice.get(one.report.deviceId);
+        if (to && to.sequence >= (one.known.offered?.sequence ?? -1)) one.known.offered = to;
       }
     } catch (error) {
       unacknowledged += offers.length;
@@ -177,7 +123,6 @@ export const startGateway = async (options: {
     if (checked.kind === 'refused') return { status: 'rejected', reason: checked.reason };
     if (checked.kind === 'limited') return { status: 'limited', retryAfterMs: checked.retryAfterMs };
     const { report, known, kind } = checked;
-    if (kind === 'fresh') markSeen(known.seen, report.sequence);
     const status = kind === 'fresh' ? 'accepted' : 'duplicate';
     return known.offered?.sequence === report.sequence
       ? { status, acknowledgedUntil: known.offered.until }
@@ -197,7 +142,7 @@ export const startGateway = async (options: {
 
   const take = async (received: readonly unknown[], reply: FastifyReply): Promise<FastifyReply> => {
     const now = Date.now();
-    const checked = received.map((one) => check(one, now));
+    const checked = received.map((one) => reportCheck.check(one, now));
     const refused = checked.flatMap((one, index) =>
       one.kind === 'refused' ? [{ reason: one.reason, received: received[index] }] : [],
     );
@@ -206,12 +151,13 @@ export const startGateway = async (options: {
       await telemetry.append(checked.flatMap((one) => (one.kind === 'fresh' ? [one.report] : [])));
     } catch (error) {
       // The device sends the same reports again; whatever reached the log is dropped there as a repeat.
-      for (const one of checked) if (one.kind === 'fresh') giveBack(one.known.bucket, limits.deviceRate);
+      for (const one of checked) reportCheck.markLost(one);
       count(checked, false);
       const detail = error instanceof Error ? error.message : String(error);
       log('warn', { reports: received.length, error: detail }, 'reports were not acknowledged');
       return unavailable(reply, 'the telemetry log is not available', 'SRP_DEP_KAFKA', detail);
     }
+    for (const one of checked) reportCheck.markTaken(one);
     await acknowledge(checked);
     count(checked, true);
     const found: ReportsAnswer = { results: checked.map(answer) };
@@ -221,7 +167,7 @@ export const startGateway = async (options: {
       0,
     );
     if (longest === null) return reply.send(found);
-    const detail = `every device of the request is above ${limits.deviceRate.perSecond} reports a second: nothing was taken`;
+    const detail = `every device of the request is above ${deviceRate.perSecond} reports a second: nothing was taken`;
     return reply
       .code(429)
       .header('retry-after', Math.ceil(longest / 1_000))
@@ -298,7 +244,7 @@ export const startGateway = async (options: {
     rejected: { ...rejected },
     deadLetters: deadLetters.counts(),
     requests: { ...requests },
-    ...{ bytesInFlight, unacknowledged, devices: devices.size, revokedDevices: revoked.size },
+    ...{ bytesInFlight, unacknowledged, devices: reportCheck.size(), revokedDevices: revoked.size },
     keyEpochs: keys.map(({ epoch }) => epoch),
   });
   server.get('/v1/status', async () => status());

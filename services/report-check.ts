@@ -1,0 +1,97 @@
+/**
+ * What becomes of one report: whether it has the form of one, under which key it proves its device, whether that device is heard,
+ * was heard with it before, and how often it may be heard. No I/O; remembers the devices that proved themselves.
+ */
+import { createSecretKey, type KeyObject } from 'node:crypto';
+import { type Bucket, fullBucket, giveBack, type Rate, takeToken } from '../domain/rate.ts';
+import { isNew, markSeen, nothingSeen, type Seen } from '../domain/sequence.ts';
+import type { DeviceReport } from '../domain/telemetry.ts';
+import { checkReport, deviceKey, type KeyRing, keyOfEpoch } from '../infra/device-auth.ts';
+import { firstIssue, signedReportSchema } from './report-schema.ts';
+
+/** Why a report is rejected, in words that can be counted. */
+export type Refusal = 'schema' | 'key-epoch' | 'mac' | 'revoked';
+
+export type Checked =
+  | { readonly kind: 'fresh' | 'duplicate'; readonly report: DeviceReport; readonly known: Known }
+  | { readonly kind: 'refused'; readonly why: Refusal; readonly reason: string }
+  | { readonly kind: 'limited'; readonly retryAfterMs: number };
+
+/** What is remembered of a device that proved itself: for telling repeats at once; the aggregator drops them for good. */
+export type Known = {
+  epoch: number;
+  key: KeyObject;
+  readonly seen: Seen;
+  readonly bucket: Bucket;
+  /** The last offer that was acknowledged. */
+  offered: { sequence: number; until: number } | null;
+};
+
+export type ReportCheck = {
+  check(received: unknown, now: number): Checked;
+  /** It is in the log: from now on it is a repeat. */
+  markTaken(checked: Checked): void;
+  /** It is not: it did not count against its device's rate either. */
+  markLost(checked: Checked): void;
+  /** Devices that are remembered. */
+  size(): number;
+};
+
+export const createReportCheck = (options: {
+  readonly keys: () => KeyRing;
+  /** Device -> why. */
+  readonly revoked: () => ReadonlyMap<string, string>;
+  /** How many devices are remembered. */
+  readonly devices: number;
+  readonly deviceRate: Rate;
+}): ReportCheck => {
+  const { deviceRate } = options;
+  const devices = new Map<string, Known>();
+
+  /** Only a device that proved that it has its key is remembered: invented names cost no memory. */
+  const remember = (deviceId: string, epoch: number, key: KeyObject, now: number): Known => {
+    const known: Known = { epoch, key, seen: nothingSeen(), bucket: fullBucket(deviceRate, now), offered: null };
+    devices.set(deviceId, known);
+    if (devices.size > options.devices) {
+      const [oldest] = devices.keys();
+      if (oldest !== undefined) devices.delete(oldest);
+    }
+    return known;
+  };
+
+  return {
+    check: (received, now) => {
+      const parsed = signedReportSchema.safeParse(received);
+      if (!parsed.success) return refuse('schema', firstIssue(parsed.error));
+      const { mac, keyEpoch, ...report } = parsed.data;
+      const { deviceId } = report;
+      const fleetKey = keyOfEpoch(options.keys(), keyEpoch, now);
+      if (typeof fleetKey === 'string') return refuse('key-epoch', fleetKey);
+      const before = devices.get(deviceId);
+      const key = before?.epoch === keyEpoch ? before.key : createSecretKey(deviceKey(fleetKey.key, deviceId));
+      if (!checkReport(key, report, mac)) {
+        return refuse('mac', `the MAC is not that of this report under the key of ${deviceId}, epoch ${keyEpoch}`);
+      }
+      // Only who has the device's key learns that it is revoked. To the aggregator such a device falls silent, in whichever arm
+      // it is: at most one event of its own. To take it out of the comparison instead would let the word of a person choose
+      // who is counted, and a device is often revoked for what an update did to it.
+      const reason = options.revoked().get(deviceId);
+      if (reason !== undefined) return refuse('revoked', `device ${deviceId} is revoked: ${reason}`);
+      const known = before ?? remember(deviceId, keyEpoch, key, now);
+      if (keyEpoch > known.epoch) Object.assign(known, { epoch: keyEpoch, key });
+      // Repeats cost a device nothing: whoever caught its reports could silence it with them.
+      if (!isNew(known.seen, report.sequence)) return { kind: 'duplicate', report, known };
+      const retryAfterMs = takeToken(known.bucket, deviceRate, now);
+      return retryAfterMs > 0 ? { kind: 'limited', retryAfterMs } : { kind: 'fresh', report, known };
+    },
+    markTaken: (checked) => {
+      if (checked.kind === 'fresh') markSeen(checked.known.seen, checked.report.sequence);
+    },
+    markLost: (checked) => {
+      if (checked.kind === 'fresh') giveBack(checked.known.bucket, deviceRate);
+    },
+    size: () => devices.size,
+  };
+};
+
+const refuse = (why: Refusal, reason: string): Checked => ({ kind: 'refused', why, reason });
