@@ -50,8 +50,11 @@ export const saveDevices = async (db: Queryable, devices: readonly DeviceRow[]):
 export const createInventory = (pool: Pool): Inventory => ({
   devices: async () => {
     const { rows } = await pool.query<Stored>(
+      // What a revoked device says it is must not hold up a release: an engine that it made up is an untested cell.
       `select device_id, engine_name, engine_version, engine_package_version, engine_digest, fail_mode, content_version
-       from devices order by device_id`,
+       from devices where not exists
+         (select 1 from device_revocations r where r.device_id = devices.device_id and r.restored_at is null)
+       order by device_id`,
     );
     return rows.map((row) => ({
       deviceId: row.device_id,
