@@ -10,7 +10,7 @@ import { checkReport, deviceKey, type KeyRing, keyOfEpoch } from '../infra/devic
 import { firstIssue, signedReportSchema } from './report-schema.ts';
 
 /** Why a report is rejected, in words that can be counted. */
-export type Refusal = 'schema' | 'key-epoch' | 'mac' | 'revoked';
+export type Refusal = 'schema' | 'key-epoch' | 'mac' | 'revoked' | 'description';
 
 export type Checked =
   | { readonly kind: 'fresh' | 'duplicate'; readonly report: DeviceReport; readonly known: Known }
@@ -23,6 +23,9 @@ export type Known = {
   key: KeyObject;
   readonly seen: Seen;
   readonly bucket: Bucket;
+  /** Engine and fail mode of its last poll, and how often it may yet say something else. */
+  described: string;
+  readonly descriptions: Bucket;
   /** The last offer that was acknowledged. */
   offered: { sequence: number; until: number } | null;
 };
@@ -37,6 +40,12 @@ export type ReportCheck = {
   size(): number;
 };
 
+/**
+ * An engine is new to a device when it is upgraded, not with every poll: each one is a segment that everybody behind the gateway
+ * has to know, and one that nobody has a pack of holds up every release.
+ */
+const descriptionRate: Rate = { perSecond: 1 / 600, burst: 8 };
+
 export const createReportCheck = (options: {
   readonly keys: () => KeyRing;
   /** Device -> why. */
@@ -50,7 +59,10 @@ export const createReportCheck = (options: {
 
   /** Only a device that proved that it has its key is remembered: invented names cost no memory. */
   const remember = (deviceId: string, epoch: number, key: KeyObject, now: number): Known => {
-    const known: Known = { epoch, key, seen: nothingSeen(), bucket: fullBucket(deviceRate, now), offered: null };
+    const known: Known = {
+      ...{ epoch, key, seen: nothingSeen(), bucket: fullBucket(deviceRate, now), offered: null },
+      ...{ described: '', descriptions: fullBucket(descriptionRate, now) },
+    };
     devices.set(deviceId, known);
     if (devices.size > options.devices) {
       const [oldest] = devices.keys();
@@ -81,6 +93,16 @@ export const createReportCheck = (options: {
       if (keyEpoch > known.epoch) Object.assign(known, { epoch: keyEpoch, key });
       // Repeats cost a device nothing: whoever caught its reports could silence it with them.
       if (!isNew(known.seen, report.sequence)) return { kind: 'duplicate', report, known };
+      const described = descriptionOf(report) ?? known.described;
+      if (described !== known.described) {
+        if (takeToken(known.descriptions, descriptionRate, now) > 0) {
+          return refuse(
+            'description',
+            `body.engine: ${deviceId} has been too many engines lately; expected the one before`,
+          );
+        }
+        known.described = described;
+      }
       const retryAfterMs = takeToken(known.bucket, deviceRate, now);
       return retryAfterMs > 0 ? { kind: 'limited', retryAfterMs } : { kind: 'fresh', report, known };
     },
@@ -92,6 +114,13 @@ export const createReportCheck = (options: {
     },
     size: () => devices.size,
   };
+};
+
+/** null: it says nothing of its engine. */
+const descriptionOf = ({ body }: DeviceReport): string | null => {
+  if (body.kind !== 'poll') return null;
+  const { name, version, packageVersion, digest } = body.engine;
+  return `${name} ${version} ${packageVersion} ${digest} ${body.failMode}`;
 };
 
 const refuse = (why: Refusal, reason: string): Checked => ({ kind: 'refused', why, reason });

@@ -8,6 +8,7 @@ import { createPool, type Pool } from '../../infra/postgres/pool.ts';
 
 export type TestDatabase = {
   readonly pool: Pool;
+  readonly url: string;
   /** Another process's connections to it; closed with the database. */
   readonly openPool: () => Pool;
   /** Drops it, whoever is still connected. */
@@ -35,6 +36,7 @@ export const createEmptyDatabase = async (): Promise<TestDatabase> => {
   };
   return {
     pool: openPool(),
+    url: url.href,
     openPool,
     close: async () => {
       await Promise.all(pools.map((pool) => pool.end()));

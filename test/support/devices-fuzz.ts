@@ -38,7 +38,7 @@ export const validReport = (random: Random, deviceId: string, sequence: number):
   const kind = pick(random, kinds);
   switch (kind) {
     case 'poll': {
-      const failMode = pick(random, ['fail-open', 'fail-closed'] as const);
+      const failMode = deviceId.endsWith('7') ? 'fail-closed' : 'fail-open';
       const offer = random() < 0.3 ? { releaseId: 'ips-1', contentVersion } : null;
       return { deviceId, sequence, body: { kind, engine, failMode, contentVersion, directorVersion: 7, offer } };
     }

@@ -147,6 +147,7 @@ const healthy = (deviceId: string, sequence: number): DeviceReport => ({
 const offered = (deviceId: string, sequence: number): DeviceReport => ({
   ...{ deviceId, sequence, body: pollBody({ offer }) },
 });
+const engine = { name: 'ids', version: '1.0', packageVersion: '1.0-1', digest: 'ab'.repeat(32) };
 type Answer = { readonly status: number; readonly body: { readonly results: readonly ReportResult[] } };
 const post = async (signed: readonly unknown[]) => (await fleet.post(signed)) as Answer;
 const statuses = ({ body }: Answer) => body.results.map(({ status }) => status);
@@ -336,6 +337,21 @@ describe('limits', () => {
     expect(gateway.status().devices).toBe(2);
   });
 
+  test('a device may become another engine, and not a new one with every poll', async () => {
+    const engines = Array.from({ length: 12 }, (_, n) => ({ ...engine, version: `1.${n}` }));
+    const polls = engines.map((one, n) =>
+      fleet.sign({ ...healthy('a', n + 1), body: { ...pollBody(), engine: one } as never }),
+    );
+    const { body } = await post([...polls, fleet.sign(healthy('a', 99))]);
+    expect(body.results.map(({ status }) => status)).toEqual([
+      ...[...Array(8).fill('accepted'), ...Array(4).fill('rejected'), 'accepted'],
+    ]);
+    expect(body.results[8]?.reason).toMatch(/^body.engine: a has been too many engines/);
+    expect(gateway.status().rejected.description).toBe(4);
+    const same = fleet.sign({ ...healthy('a', 100), body: { ...pollBody(), engine: engines[7] } as never });
+    expect(statuses(await post([same]))).toEqual(['accepted']);
+  });
+
   test('more in flight than Kafka can take soon is turned away with 503 before it is read, and taken later', async () => {
     await start({ limits: { bytesInFlight: 1_500 } });
     let free = () => {};
@@ -412,7 +428,6 @@ describe('what is refused', () => {
   const good = healthy('a', 1);
   const crash = (words: string) => ({ ...good, body: { kind: 'crash', contentVersion: 1, words } });
   const poll = (changes: object) => ({ ...good, body: { ...pollBody(), ...changes } });
-  const engine = { name: 'ids', version: '1.0', packageVersion: '1.0-1', digest: 'ab'.repeat(32) };
   test.each<[string, RegExp, unknown]>([
     ['a device id that is no name', /^deviceId: expected 1 to 128 of/, { ...good, deviceId: '../../etc' }],
     ['a device id that is too long', /^deviceId: expected 1 to 128 of/, { ...good, deviceId: 'x'.repeat(129) }],
