@@ -3,7 +3,7 @@
  * that shows an old document, or whose clock is wrong, gets no acknowledgement for it, and without one it takes nothing.
  */
 import { type DirectorDocument, grantsExposure } from './director.ts';
-import { type BucketOf, isExposed } from './exposure.ts';
+import { type BucketOf, isExposed, unitIdOf } from './exposure.ts';
 import { engineId, segmentKey } from './release.ts';
 import type { DeviceReport } from './telemetry.ts';
 
@@ -17,7 +17,7 @@ export type AskingPoll = Extract<DeviceReport['body'], { kind: 'poll' }>;
  */
 export const offerLasts = (
   inForce: readonly InForce[],
-  deviceId: string,
+  device: Pick<DeviceReport, 'deviceId' | 'site'>,
   poll: AskingPoll,
   bucketOf: BucketOf,
   now: number,
@@ -29,5 +29,7 @@ export const offerLasts = (
   if (!granting || !rollout || !grantsExposure(granting.document)) return 0;
   if (rollout.content.contentVersion !== offer.contentVersion) return 0;
   const threshold = rollout.thresholds[segmentKey(engineId(engine), failMode)] ?? 0;
-  return isExposed(bucketOf(rollout.salt, deviceId), threshold) ? Math.max(0, granting.expiresAt - now) : 0;
+  return isExposed(bucketOf(rollout.salt, unitIdOf(rollout.unit, device)), threshold)
+    ? Math.max(0, granting.expiresAt - now)
+    : 0;
 };

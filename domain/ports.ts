@@ -44,6 +44,28 @@ export type TelemetryLog = {
   control(record: ControlRecord): Promise<void>;
 };
 
+/** An offer that a device may take until `until` (ms), by the sequence of the poll that asked for it. */
+export type Granted = { readonly deviceId: string; readonly sequence: number; readonly until: number };
+
+/** Offers that were acknowledged, whichever gateway was asked. */
+export type Acknowledgements = {
+  /**
+   * Grants each offer whose poll is newer than every one granted to its device before. Answers with those, and with offers
+   * granted before to the same polls: with their time of then. The others of `offers` get nothing.
+   */
+  grant(offers: readonly Granted[]): Promise<readonly Granted[]>;
+};
+
+/** A device whose reports are refused on a person's word. */
+export type Revocation = {
+  readonly deviceId: string;
+  readonly reason: string;
+  readonly by: string;
+  readonly at: string;
+  /** null: in force. */
+  readonly restored: { readonly reason: string; readonly by: string; readonly at: string } | null;
+};
+
 export type EnrolledDevice = {
   readonly deviceId: string;
   readonly site?: string;

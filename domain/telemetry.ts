@@ -39,12 +39,14 @@ export const reportsPerRequest = 2_000;
 
 /**
  * The answer to one report. `acknowledgedForMs`: how long the offer that the poll asked for may be taken, counted by the device
- * from the moment at which it asked. A length of time, no time of day: the clock of a device may be wrong.
+ * from the moment at which it asked. A length of time, no time of day: the clock of a device may be wrong. `limited`: the device
+ * is above its rate, and nothing was kept of the report: to be sent again after `retryAfterMs`.
  */
 export type ReportResult = {
-  readonly status: 'accepted' | 'duplicate' | 'rejected';
+  readonly status: 'accepted' | 'duplicate' | 'rejected' | 'limited';
   readonly acknowledgedForMs?: number;
   readonly reason?: string;
+  readonly retryAfterMs?: number;
 };
 
 /** `POST /v1/reports` answers with one result per report, in order. */

@@ -5,7 +5,7 @@ import { Client, Connection } from '@temporalio/client';
 import { DefaultLogger, NativeConnection, Runtime } from '@temporalio/worker';
 import { SigrelError } from '../domain/errors.ts';
 import type { Config } from '../infra/config.ts';
-import { readFleetKey } from '../infra/device-auth.ts';
+import { readKeyRing } from '../infra/device-auth.ts';
 import { createEngines } from '../infra/engines/catalogue.ts';
 import { createMatrixTools } from '../infra/engines/tools.ts';
 import { createKafka, type Log } from '../infra/kafka/client.ts';
@@ -14,12 +14,14 @@ import { createKafkaFamilyLog, readFamilyEvents } from '../infra/kafka/family-lo
 import { createProducer } from '../infra/kafka/produce.ts';
 import { createTelemetryLog } from '../infra/kafka/telemetry-log.ts';
 import { createTopics } from '../infra/kafka/topics.ts';
+import { createAcknowledgements } from '../infra/postgres/acknowledgements.ts';
 import { createEvidenceReader } from '../infra/postgres/evidence.ts';
 import { createInventory } from '../infra/postgres/inventory.ts';
 import { migrate } from '../infra/postgres/migrate.ts';
 import { readArrivedPartitions } from '../infra/postgres/pending.ts';
 import { createPool } from '../infra/postgres/pool.ts';
 import { createReleaseHistory } from '../infra/postgres/releases.ts';
+import { readRevoked } from '../infra/postgres/revocations.ts';
 import { createWaivers } from '../infra/postgres/waivers.ts';
 import { createWatches } from '../infra/postgres/watches.ts';
 import type { Progress } from '../infra/servers/progress.ts';
@@ -141,12 +143,17 @@ export const startServices = async (options: {
       until(await startAggregator({ kafka: kafka('aggregator'), pool, topicPrefix, log, snapshotEveryMs }));
     }
     if (wanted.has('gateway')) {
-      const fleetKey = await readFleetKey(keysDir);
       const { gatewayPort: port, clockMs } = config;
-      const telemetry = telemetryLog('gateway');
       const log = logOf('gateway');
-      const offers = createOfferCheck(createDirectorView(director, storeDir), Date.now, log);
-      urls.gateway = until(await startGateway({ telemetry, fleetKey, port, clockMs, ackMs, offers, log })).url;
+      urls.gateway = until(
+        await startGateway({
+          ...{ telemetry: telemetryLog('gateway'), port, clockMs, ackMs, log },
+          keys: () => readKeyRing(keysDir),
+          revoked: () => readRevoked(pool),
+          acknowledgements: createAcknowledgements(pool),
+          offers: createOfferCheck(createDirectorView(director, storeDir), Date.now, log),
+        }),
+      ).url;
     }
     const familyLog = (component: string, timeoutMs: number) => {
       const producer = createProducer(kafka(component));

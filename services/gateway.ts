@@ -1,140 +1,302 @@
 /**
  * The gateway: authenticates and checks what devices report, writes it into the telemetry log, and only then answers. A poll
  * that asks for rolling content is acknowledged when Kafka has it: this is how the server knows who was offered what.
+ *
+ * Nothing is lost without a word: every report that came is answered as accepted, duplicate, rejected (and kept as a dead
+ * letter, or counted where there are too many), limited, or not taken (503); /v1/status has the sums.
  */
+import type { IncomingMessage } from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
-import Fastify from 'fastify';
+import Fastify, { type FastifyError, type FastifyReply } from 'fastify';
 import type { AskingPoll } from '../domain/offer.ts';
-import { isNew, markSeen, nothingSeen, type Seen } from '../domain/sequence.ts';
+import type { Acknowledgements } from '../domain/ports.ts';
+import type { Rate } from '../domain/rate.ts';
 import type { DeviceReport, ReportResult, ReportsAnswer } from '../domain/telemetry.ts';
-import { checkReport, deviceKey } from '../infra/device-auth.ts';
+import type { KeyRing } from '../infra/device-auth.ts';
 import type { Log } from '../infra/kafka/client.ts';
-import type { GatewayLog, RefusedReport } from '../infra/kafka/telemetry-log.ts';
-import { firstIssue, requestSchema, signedReportSchema } from './report-schema.ts';
+import type { GatewayLog } from '../infra/kafka/telemetry-log.ts';
+import { within } from '../infra/within.ts';
+import { createDeadLetters, type DeadLetterCounts } from './dead-letters.ts';
+import { type Checked, createReportCheck, type Refusal } from './report-check.ts';
+import { firstIssue, requestSchema } from './report-schema.ts';
 
-export type Gateway = { readonly url: string; stop(): Promise<void> };
+export type Gateway = { readonly url: string; status(): GatewayStatus; stop(): Promise<void> };
+
+/** `received` is the sum of the five others, of requests that were answered. */
+export type GatewayStatus = {
+  readonly reports: Readonly<
+    Record<'received' | 'accepted' | 'duplicate' | 'rejected' | 'limited' | 'unavailable', number>
+  >;
+  readonly rejected: Readonly<Record<Refusal, number>>;
+  readonly deadLetters: DeadLetterCounts;
+  /** Requests refused before their reports were looked at: unreadable (400, 413, 415), or too much in flight (503). */
+  readonly requests: Readonly<Record<'unreadable' | 'overloaded', number>>;
+  readonly bytesInFlight: number;
+  /** Offers that were in the log and not acknowledged, because it could not be kept that they were. */
+  readonly unacknowledged: number;
+  /** Devices that proved themselves since the start, or the last of them. */
+  readonly devices: number;
+  readonly revokedDevices: number;
+  readonly keyEpochs: readonly number[];
+};
 
 /** What is granted at this moment: how long (ms) this device may take what its poll asks for; 0: not at all. */
-export type OfferCheck = () => Promise<(deviceId: string, poll: AskingPoll) => number>;
+export type OfferCheck = () => Promise<(device: Pick<DeviceReport, 'deviceId' | 'site'>, poll: AskingPoll) => number>;
 type Granted = Awaited<ReturnType<OfferCheck>>;
 
-type Checked =
-  | { readonly kind: 'fresh' | 'duplicate'; readonly report: DeviceReport }
-  | { readonly kind: 'refused'; readonly reason: string };
+export type GatewayLimits = {
+  /** Of each device. Far above a heartbeat with everything a device can have to say: only a device gone wild is limited. */
+  readonly deviceRate: Rate;
+  /** Of one request. */
+  readonly bodyBytes: number;
+  /** Of all requests until Kafka has their reports: some 100,000 reports, which is what fits into Kafka's time limit. */
+  readonly bytesInFlight: number;
+  /** Devices of which key, sequence and rate are remembered; of a forgotten one the fold still drops repeats. */
+  readonly devices: number;
+  /** What is refused more often than this is counted and not kept. */
+  readonly deadLetterRate: Rate;
+};
 
-/** What is remembered of a device that proved itself: for telling repeats at once; the aggregator drops them for good. */
-type Known = { readonly key: Uint8Array; readonly seen: Seen; offered: { sequence: number; until: number } | null };
+export const defaultLimits: GatewayLimits = {
+  deviceRate: { perSecond: 10, burst: 120 },
+  bodyBytes: 4 * 2 ** 20,
+  bytesInFlight: 32 * 2 ** 20,
+  devices: 500_000,
+  deadLetterRate: { perSecond: 100, burst: 2_000 },
+};
 
-const receivedLimit = 4_096;
+const retryAfterSeconds = 1;
+/** A database that does not answer must not keep devices waiting: they ask again with their next poll. */
+const acknowledgeWithinMs = 2_000;
 
-/** `clockMs`: how often a clock record goes into every partition; `ackMs`: how long an acknowledgement holds. */
+/**
+ * `clockMs`: how often a clock record goes into every partition; `ackMs`: how long an acknowledgement holds; `keys` and
+ * `revoked` are read before the first report is taken and every `refreshMs`: what was read last goes on to hold while they
+ * cannot be. Throws when they cannot be read at the start.
+ */
 export const startGateway = async (options: {
   readonly telemetry: GatewayLog;
-  readonly fleetKey: Uint8Array;
+  readonly keys: () => Promise<KeyRing>;
+  /** Device -> why. */
+  readonly revoked: () => Promise<ReadonlyMap<string, string>>;
+  readonly acknowledgements: Acknowledgements;
+  readonly offers: OfferCheck;
   readonly port: number;
   readonly clockMs: number;
   readonly ackMs: number;
-  readonly offers: OfferCheck;
+  readonly refreshMs?: number;
+  readonly limits?: Partial<GatewayLimits>;
   readonly log: Log;
 }): Promise<Gateway> => {
-  const { telemetry, fleetKey, ackMs, offers, log } = options;
-  const devices = new Map<string, Known>();
+  const { telemetry, ackMs, log } = options;
+  const limits = { ...defaultLimits, ...options.limits };
+  const deadLetters = createDeadLetters(telemetry, limits.deadLetterRate, log);
+  const counts = { received: 0, accepted: 0, duplicate: 0, rejected: 0, limited: 0, unavailable: 0 };
+  const rejected: Record<Refusal, number> = { schema: 0, 'key-epoch': 0, mac: 0, revoked: 0, description: 0 };
+  const requests = { unreadable: 0, overloaded: 0 };
+  const underWay = new WeakMap<IncomingMessage, PromiseLike<unknown>>();
+  let bytesInFlight = 0;
+  let unacknowledged = 0;
+  let keys = await options.keys();
+  let revoked = await options.revoked();
+  const { devices, deviceRate } = limits;
+  const reportCheck = createReportCheck({ keys: () => keys, revoked: () => revoked, devices, deviceRate });
 
-  const check = (received: unknown): Checked => {
-    const parsed = signedReportSchema.safeParse(received);
-    if (!parsed.success) return { kind: 'refused', reason: firstIssue(parsed.error) };
-    const { mac, ...report } = parsed.data;
-    // A key is kept only for a device that proved that it has it: invented names cost no memory.
-    const known = devices.get(report.deviceId);
-    const key = known?.key ?? deviceKey(fleetKey, report.deviceId);
-    if (!checkReport(key, report, mac)) {
-      return { kind: 'refused', reason: `the MAC is not that of this report under the key of ${report.deviceId}` };
+  /** After the log has them: an offer holds from now, one of a poll that comes again as long as it did. */
+  const acknowledge = async (checked: readonly Checked[]): Promise<void> => {
+    const until = Date.now() + ackMs;
+    const offers = checked.flatMap((one) =>
+      one.kind === 'fresh' && one.report.body.kind === 'poll' && one.report.body.offer !== null
+        ? [{ deviceId: one.report.deviceId, sequence: one.report.sequence, until }]
+        : [],
+    );
+    if (offers.length === 0) return;
+    try {
+      const granted = await within(acknowledgeWithinMs, options.acknowledgements.grant(offers));
+      const byDevice = new Map(granted.map((one) => [one.deviceId, one]));
+      for (const one of checked) {
+        if (one.kind !== 'fresh') continue;
+        const to = byDevice.get(one.report.deviceId);
+        if (to && to.sequence >= (one.known.offered?.sequence ?? -1)) one.known.offered = to;
+      }
+    } catch (error) {
+      unacknowledged += offers.length;
+      log('warn', { offers: offers.length, error: String(error) }, 'offers were not acknowledged');
     }
-    if (known === undefined) devices.set(report.deviceId, { key, seen: nothingSeen(), offered: null });
-    else if (!isNew(known.seen, report.sequence)) return { kind: 'duplicate', report };
-    return { kind: 'fresh', report };
   };
 
-  const grantedMs = (granted: Granted, checked: Checked): number =>
-    checked.kind !== 'refused' && checked.report.body.kind === 'poll'
-      ? granted(checked.report.deviceId, checked.report.body)
-      : 0;
-
-  /** What is not granted is not offered: the log must not count the device as one that might have the content. */
-  const withdraw = (granted: Granted, checked: Checked): Checked => {
-    if (checked.kind !== 'fresh' || checked.report.body.kind !== 'poll') return checked;
-    if (checked.report.body.offer === null || grantedMs(granted, checked) > 0) return checked;
-    return { ...checked, report: { ...checked.report, body: { ...checked.report.body, offer: null } } };
-  };
-
-  /** After the log has the report: an offer holds from now, a repeated one as long as it did, neither longer than its lease. */
+  /** After the log has the report, and neither longer than its first acknowledgement nor than its lease (`leftMs`). */
   const answer = (checked: Checked, leftMs: number, now: number): ReportResult => {
     if (checked.kind === 'refused') return { status: 'rejected', reason: checked.reason };
-    const { report } = checked;
-    const known = devices.get(report.deviceId);
-    if (known !== undefined && checked.kind === 'fresh') {
-      markSeen(known.seen, report.sequence);
-      if (report.body.kind === 'poll' && report.body.offer !== null) {
-        known.offered = { sequence: report.sequence, until: now + ackMs };
-      }
-    }
-    const status = checked.kind === 'fresh' ? 'accepted' : 'duplicate';
-    if (known?.offered?.sequence !== report.sequence) return { status };
+    if (checked.kind === 'limited') return { status: 'limited', retryAfterMs: checked.retryAfterMs };
+    const { report, known, kind } = checked;
+    const status = kind === 'fresh' ? 'accepted' : 'duplicate';
+    if (known.offered?.sequence !== report.sequence) return { status };
     const acknowledgedForMs = Math.floor(Math.min(known.offered.until - now, leftMs));
     return acknowledgedForMs > 0 ? { status, acknowledgedForMs } : { status };
   };
 
-  const server = Fastify({ bodyLimit: 4 * 1_048_576, forceCloseConnections: true });
-  server.post('/v1/reports', async (request, reply) => {
-    const parsed = requestSchema.safeParse(request.body);
-    if (!parsed.success) {
-      return reply
-        .code(400)
-        .type('application/problem+json')
-        .send(problem(400, 'unreadable request', 'SRP_INPUT_REPORTS', firstIssue(parsed.error)));
+  const count = (checked: readonly Checked[], taken: boolean): void => {
+    counts.received += checked.length;
+    for (const one of checked) {
+      if (one.kind === 'refused') {
+        counts.rejected += 1;
+        rejected[one.why] += 1;
+      } else if (!taken) counts.unavailable += 1;
+      else counts[one.kind === 'fresh' ? 'accepted' : one.kind] += 1;
     }
-    const { reports } = parsed.data;
-    const before = await offers();
-    const checked = reports.map((received) => withdraw(before, check(received)));
-    const refused = checked.flatMap((one, index): RefusedReport[] =>
-      one.kind === 'refused'
-        ? [{ reason: one.reason, received: JSON.stringify(reports[index]).slice(0, receivedLimit) }]
-        : [],
+  };
+
+  const take = async (received: readonly unknown[], reply: FastifyReply): Promise<FastifyReply> => {
+    const before = await options.offers();
+    const now = Date.now();
+    const checked = received.map((one) => withdraw(before, reportCheck.check(one, now)));
+    const refused = checked.flatMap((one, index) =>
+      one.kind === 'refused' ? [{ reason: one.reason, received: received[index] }] : [],
     );
-    // Kept for people: whether that works is no matter of the devices whose reports are genuine.
-    telemetry.refuse(refused).catch((error: Error) => {
-      log('warn', { refused: refused.length, error: error.message }, 'refused reports were not kept');
-    });
+    deadLetters.keep(refused, now);
     try {
       await telemetry.append(checked.flatMap((one) => (one.kind === 'fresh' ? [one.report] : [])));
     } catch (error) {
       // The device sends the same reports again; whatever reached the log is dropped there as a repeat.
+      for (const one of checked) reportCheck.markLost(one);
+      count(checked, false);
       const detail = error instanceof Error ? error.message : String(error);
-      log('warn', { reports: reports.length, error: detail }, 'reports were not acknowledged');
-      return reply
-        .code(503)
-        .type('application/problem+json')
-        .send(problem(503, 'the telemetry log is not available', 'SRP_DEP_KAFKA', detail));
+      log('warn', { reports: received.length, error: detail }, 'reports were not acknowledged');
+      return unavailable(reply, 'the telemetry log is not available', 'SRP_DEP_KAFKA', detail);
     }
-    if (refused.length > 0)
-      log('info', { refused: refused.length, reason: refused[0]?.reason }, 'reports were refused');
+    for (const one of checked) reportCheck.markTaken(one);
+    await acknowledge(checked);
+    count(checked, true);
     // Once more: it may have been stopped while the log was written.
-    const after = await offers();
-    const now = Date.now();
-    const found: ReportsAnswer = { results: checked.map((one) => answer(one, grantedMs(after, one), now)) };
-    return found;
+    const after = await options.offers();
+    const answeredAt = Date.now();
+    const found: ReportsAnswer = { results: checked.map((one) => answer(one, grantedMs(after, one), answeredAt)) };
+    const waits = checked.map((one) => (one.kind === 'limited' ? one.retryAfterMs : null));
+    const longest = waits.reduce<number | null>(
+      (most, wait) => (most === null || wait === null ? null : Math.max(most, wait)),
+      0,
+    );
+    if (longest === null) return reply.send(found);
+    const detail = `every device of the request is above ${deviceRate.perSecond} reports a second: nothing was taken`;
+    return reply
+      .code(429)
+      .header('retry-after', Math.ceil(longest / 1_000))
+      .type('application/problem+json')
+      .send(problem(429, 'too many reports', 'SRP_RULE_DEVICE_RATE', detail));
+  };
+
+  const server = Fastify({ bodyLimit: limits.bodyBytes, forceCloseConnections: true, requestTimeout: 30_000 });
+  // Not Fastify's own parser: it refuses a whole request for a key "__proto__" in one of its reports.
+  server.removeAllContentTypeParsers();
+  server.addContentTypeParser('application/json', { parseAs: 'string' }, (_request, body, done) => {
+    try {
+      done(null, JSON.parse(String(body)));
+    } catch (error) {
+      done(Object.assign(error as Error, { statusCode: 400 }));
+    }
   });
+  server.setErrorHandler<FastifyError>((error, _request, reply) => {
+    const { statusCode = 500 } = error;
+    if (statusCode >= 500) {
+      log('error', { error: String(error.stack) }, 'a request could not be handled');
+      return reply
+        .code(500)
+        .type('application/problem+json')
+        .send(problem(500, 'internal error', 'SRP_BUG_INTERNAL', 'see the log of the gateway'));
+    }
+    requests.unreadable += 1;
+    const tooLarge = error.code === 'FST_ERR_CTP_BODY_TOO_LARGE';
+    const code = tooLarge ? 'SRP_INPUT_SIZE' : 'SRP_INPUT_REPORTS';
+    const detail = tooLarge
+      ? `the request is larger than ${limits.bodyBytes} bytes: send its reports in several`
+      : `${error.message}; expected application/json: { "reports": [...] }`;
+    return reply
+      .code(statusCode)
+      .type('application/problem+json')
+      .send(problem(statusCode, 'unreadable request', code, detail));
+  });
+
+  // Before the body is read: what could not be handed on is not taken in.
+  server.addHook('onRequest', async (request, reply) => {
+    if (request.method !== 'POST') return;
+    const length = Number(request.headers['content-length'] ?? limits.bodyBytes);
+    const size = Math.min(Number.isFinite(length) ? length : limits.bodyBytes, limits.bodyBytes);
+    if (bytesInFlight > 0 && bytesInFlight + size > limits.bytesInFlight) {
+      requests.overloaded += 1;
+      const detail = `${bytesInFlight} bytes of reports wait for the telemetry log, at most ${limits.bytesInFlight} may`;
+      return unavailable(reply, 'too much is under way', 'SRP_DEP_OVERLOADED', detail);
+    }
+    bytesInFlight += size;
+    // A client that goes away ends its request, not what is on its way to the log.
+    reply.raw.once('close', () => {
+      void Promise.resolve(underWay.get(request.raw)).finally(() => {
+        bytesInFlight -= size;
+      });
+    });
+  });
+
+  server.post('/v1/reports', async (request, reply) => {
+    const parsed = requestSchema.safeParse(request.body);
+    if (parsed.success) {
+      const work = take(parsed.data.reports, reply);
+      underWay.set(request.raw, work);
+      return work;
+    }
+    requests.unreadable += 1;
+    return reply
+      .code(400)
+      .type('application/problem+json')
+      .send(problem(400, 'unreadable request', 'SRP_INPUT_REPORTS', firstIssue(parsed.error)));
+  });
+
+  const status = (): GatewayStatus => ({
+    reports: { ...counts },
+    rejected: { ...rejected },
+    deadLetters: deadLetters.counts(),
+    requests: { ...requests },
+    ...{ bytesInFlight, unacknowledged, devices: reportCheck.size(), revokedDevices: revoked.size },
+    keyEpochs: keys.map(({ epoch }) => epoch),
+  });
+  server.get('/v1/status', async () => status());
+
+  const refresh = async (): Promise<void> => {
+    const [ring, list] = await Promise.all([options.keys(), options.revoked()]);
+    keys = ring;
+    revoked = list;
+  };
 
   const url = await server.listen({ host: '127.0.0.1', port: options.port });
   const stopping = new AbortController();
-  const clock = runClock(telemetry, options.clockMs, log, stopping.signal);
+  const { signal } = stopping;
+  const clock = every(options.clockMs, signal, () => telemetry.control({ kind: 'clock' }), {
+    failed: (error) => log('error', { error }, 'the clock stopped: no tick closes until Kafka is back'),
+    worked: () => log('info', {}, 'the clock goes on'),
+  });
+  const refreshing = every(options.refreshMs ?? 1_000, signal, refresh, {
+    failed: (error) => log('warn', { error }, 'keys and revoked devices stay as they were read last'),
+    worked: () => log('info', {}, 'keys and revoked devices are read again'),
+  });
   return {
     url,
+    status,
     stop: async () => {
       stopping.abort();
-      await Promise.all([server.close(), clock]);
+      await Promise.all([server.close(), clock, refreshing]);
     },
   };
+};
+
+const grantedMs = (granted: Granted, checked: Checked): number =>
+  (checked.kind === 'fresh' || checked.kind === 'duplicate') && checked.report.body.kind === 'poll'
+    ? granted(checked.report, checked.report.body)
+    : 0;
+
+/** What is not granted is not offered: the log must not count the device as one that might have the content. */
+const withdraw = (granted: Granted, checked: Checked): Checked => {
+  if (checked.kind !== 'fresh' || checked.report.body.kind !== 'poll') return checked;
+  if (checked.report.body.offer === null || grantedMs(granted, checked) > 0) return checked;
+  return { ...checked, report: { ...checked.report, body: { ...checked.report.body, offer: null } } };
 };
 
 const problem = (status: number, title: string, code: string, detail: string) => ({
@@ -145,20 +307,31 @@ const problem = (status: number, title: string, code: string, detail: string) =>
   detail,
 });
 
-/** A clock record in every partition, so that an idle one closes its ticks too. Missed while the log is away. */
-const runClock = async (telemetry: GatewayLog, clockMs: number, log: Log, signal: AbortSignal): Promise<void> => {
+const unavailable = (reply: FastifyReply, title: string, code: string, detail: string): FastifyReply =>
+  reply
+    .code(503)
+    .header('retry-after', retryAfterSeconds)
+    .type('application/problem+json')
+    .send(problem(503, title, code, detail));
+
+/** Does `work` at once and then again and again, whether or not it fails; says when that changes. */
+const every = async (
+  ms: number,
+  signal: AbortSignal,
+  work: () => Promise<void>,
+  say: { readonly failed: (error: string) => void; readonly worked: () => void },
+): Promise<void> => {
   let next = Date.now();
   let working = true;
   while (!signal.aborted) {
-    const error = await telemetry.control({ kind: 'clock' }).then(
+    const error = await work().then(
       () => null,
       (failure: Error) => failure,
     );
-    if (working && error)
-      log('error', { error: error.message }, 'the clock stopped: no tick closes until Kafka is back');
-    if (!working && !error) log('info', {}, 'the clock goes on');
+    if (working && error) say.failed(error.message);
+    if (!working && !error) say.worked();
     working = error === null;
-    next = Math.max(next + clockMs, Date.now());
-    await sleep(next - Date.now(), undefined, { signal }).catch(() => {});
+    next = Math.max(next + ms, Date.now());
+    await sleep(Math.max(0, next - Date.now()), undefined, { signal }).catch(() => {});
   }
 };

@@ -23,6 +23,6 @@ export const createOfferCheck = (view: DirectorView, now: () => number, log: Log
   };
   return async () => {
     const inForce = await look();
-    return (deviceId, poll) => offerLasts(inForce, deviceId, poll, bucketOf, now());
+    return (device, poll) => offerLasts(inForce, device, poll, bucketOf, now());
   };
 };

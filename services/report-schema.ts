@@ -17,9 +17,14 @@ const engine = z.strictObject({
   packageVersion: identifier,
   digest: z.string().regex(/^[0-9a-f]{64}$/, 'expected 64 hex digits'),
 });
+// Half a surrogate pair has no bytes that a MAC could be of.
+const words = z
+  .string()
+  .max(500)
+  .refine((text) => text.isWellFormed(), 'expected well-formed Unicode');
 const progress = <K extends string>(kind: K) => z.strictObject({ kind: z.literal(kind), contentVersion: version });
 const trouble = <K extends string>(kind: K) =>
-  z.strictObject({ kind: z.literal(kind), contentVersion: version, words: z.string().max(500) });
+  z.strictObject({ kind: z.literal(kind), contentVersion: version, words });
 
 export const signedReportSchema = z.strictObject({
   deviceId: identifier,
@@ -42,13 +47,18 @@ export const signedReportSchema = z.strictObject({
     trouble('blocked-traffic'),
     trouble('update-failure'),
   ]),
+  /** Of the fleet key that the device's key was derived from; devices from before key rotation do not say it. */
+  keyEpoch: count.min(1).default(1),
   mac: z.string().regex(/^[0-9a-f]{64}$/, 'expected 64 hex digits'),
 }) satisfies z.ZodType<DeviceReport & { mac: string }>;
 
 export const requestSchema = z.strictObject({ reports: z.array(z.unknown()).min(1).max(reportsPerRequest) });
 
-/** The first thing that is wrong, with its place. */
+/** The first thing that is wrong, with its place and what was expected; short, whatever came. */
 export const firstIssue = (error: z.ZodError): string => {
   const issue = error.issues[0];
-  return issue === undefined ? 'unreadable' : `${issue.path.map(String).join('.') || 'report'}: ${issue.message}`;
+  if (issue === undefined) return 'unreadable';
+  return `${issue.path.map(String).join('.') || 'report'}: ${issue.message}`.slice(0, reasonLimit);
 };
+
+const reasonLimit = 300;

@@ -68,6 +68,10 @@ export const wrap = (text: string, indent: string, width = 100): string => {
   return [...lines, line].map((one) => indent + one).join('\n');
 };
 
+/** Text of strangers: what would steer the terminal is shown as its code. */
+export const visibleText = (text: string): string =>
+  text.replaceAll(/\p{Cc}/gu, (control) => `\\u${control.charCodeAt(0).toString(16).padStart(4, '0')}`);
+
 /** Twenty characters that fill up. */
 export const bar = (share: number, width = 20): string => {
   const full = Math.round(Math.min(1, Math.max(0, share)) * width);

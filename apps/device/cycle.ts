@@ -21,7 +21,9 @@ export type Device = {
   readonly failMode: FailMode;
   /** Field traffic that it sees. */
   readonly profile: string;
-  readonly key: Uint8Array;
+  /** The newest that it was given, and the epoch of the fleet key it was derived from. */
+  key: Uint8Array;
+  keyEpoch: number;
   /** 0: nothing yet. */
   contentVersion: number;
   directorVersion: number;
@@ -36,22 +38,25 @@ export type Device = {
   outbox: readonly SignedReport[];
 };
 
-export type SignedReport = DeviceReport & { readonly mac: string };
+export type SignedReport = DeviceReport & { readonly keyEpoch: number; readonly mac: string };
 
+/** `sequence`: below the first number of this life (sequence-file.ts). Its clock alone will do while that is never set back. */
 export const newDevice = (
-  description: Pick<Device, 'deviceId' | 'site' | 'engine' | 'failMode' | 'profile' | 'key'>,
+  description: Pick<Device, 'deviceId' | 'site' | 'engine' | 'failMode' | 'profile' | 'key'> & {
+    readonly keyEpoch?: number;
+  },
+  sequence = Date.now(),
 ): Device => ({
+  keyEpoch: 1,
   ...description,
-  ...{ contentVersion: 0, directorVersion: 0, rejected: [], trouble: null, settled: true, outbox: [] },
-  // Begins above every number of an earlier life, which the gateway has seen: reports come slower than one a millisecond.
-  sequence: Date.now(),
+  ...{ contentVersion: 0, directorVersion: 0, rejected: [], trouble: null, settled: true, outbox: [], sequence },
 });
 
 const say = (device: Device, body: DeviceReport['body']): SignedReport => {
   device.sequence += 1;
-  const { deviceId, site, sequence } = device;
+  const { deviceId, site, sequence, keyEpoch } = device;
   const report: DeviceReport = { deviceId, ...(site !== undefined && { site }), sequence, body };
-  return { ...report, mac: signReport(device.key, report) };
+  return { ...report, keyEpoch, mac: signReport(device.key, report) };
 };
 
 export type Heartbeat = {
@@ -86,12 +91,17 @@ export const beat = (device: Device, document: DirectorDocument | null): Heartbe
   return { reports, wants };
 };
 
-/** Reports that no gateway took go out before those of the next heartbeat; the oldest are given up first. */
+/**
+ * Reports that no gateway took go out before those of the next heartbeat. A poll is not kept, the next heartbeat has its own; of
+ * others that say the same only the first is: so what a device has to say stays short, however long nobody hears it.
+ */
 export const keepUnsent = (device: Device, reports: readonly SignedReport[]): void => {
-  device.outbox = [...device.outbox, ...reports].slice(-outboxLimit);
+  for (const report of reports) {
+    const { body } = report;
+    const same = (one: SignedReport) => one.body.kind === body.kind && one.body.contentVersion === body.contentVersion;
+    if (body.kind !== 'poll' && !device.outbox.some(same)) device.outbox = [...device.outbox, report];
+  }
 };
-
-const outboxLimit = 50;
 
 /**
  * Whether the device may take what it wants: the document is in force by the device's own clock (`now`), and for what rolls

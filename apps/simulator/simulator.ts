@@ -8,11 +8,12 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { SigrelError } from '../../domain/errors.ts';
 import { engineId } from '../../domain/release.ts';
-import { type ReportResult, type ReportsAnswer, reportsPerRequest } from '../../domain/telemetry.ts';
-import { deviceKey } from '../../infra/device-auth.ts';
+import type { ReportResult } from '../../domain/telemetry.ts';
+import { deviceKey, type FleetKey, type KeyRing, newestKey } from '../../infra/device-auth.ts';
 import type { Pack } from '../../infra/engines/packs.ts';
 import { createEngineRunner } from '../../infra/engines/runner.ts';
 import { openRepository, type Poll, type RepositoryClient } from '../../infra/tuf/client.ts';
+import { sendReports } from '../device/client.ts';
 import {
   beat,
   type Device,
@@ -23,6 +24,7 @@ import {
   newDevice,
   type SignedReport,
 } from '../device/cycle.ts';
+import { beginSequence } from '../device/sequence-file.ts';
 import { createTrials } from '../device/trial.ts';
 import type { FleetFile } from './fleet-file.ts';
 
@@ -36,7 +38,8 @@ export type Simulator = {
 export type SimulatorOptions = {
   readonly fleet: FleetFile;
   readonly packs: readonly Pack[];
-  readonly fleetKey: Uint8Array;
+  /** Read again with every heartbeat: a device signs with the newest key that there is. */
+  readonly keys: () => Promise<KeyRing>;
   readonly family: string;
   readonly gatewayUrl: string;
   readonly repositoryUrl: string;
@@ -54,7 +57,8 @@ const groups = 20;
 
 export const startSimulator = async (options: SimulatorOptions): Promise<Simulator> => {
   const { fleet, packs, heartbeatMs, ownClients } = options;
-  const devices = makeDevices(fleet, packs, options.fleetKey);
+  let fleetKey = newestKey(await options.keys());
+  const devices = makeDevices(fleet, packs, fleetKey, await beginSequence(join(options.dir, 'sequence'), Date.now()));
   const trials = createTrials(createEngineRunner(packs), fleet.captures);
   const clients = await openClients(options, devices.slice(0, ownClients));
   const poll = pollOnce(await openClient(options, 'shared'), options);
@@ -91,16 +95,11 @@ export const startSimulator = async (options: SimulatorOptions): Promise<Simulat
     });
     const asked = performance.now();
     const answers = await send(
-      options.gatewayUrl,
+      group,
       heartbeats.map((heartbeat) => heartbeat.reports),
     );
-    if (answers === null) {
-      // What is not a poll must not be lost; the next heartbeat brings a poll of its own.
-      for (const [index, device] of group.entries()) keepUnsent(device, heartbeats[index]?.reports.slice(0, -1) ?? []);
-      return;
-    }
     if (heard.size < devices.length) {
-      for (const device of group) heard.add(device.deviceId);
+      for (const [index, device] of group.entries()) if (answers[index]?.at(-1)) heard.add(device.deviceId);
       if (heard.size === devices.length) allHeard();
     }
     const said: (readonly SignedReport[])[] = [];
@@ -115,8 +114,38 @@ export const startSimulator = async (options: SimulatorOptions): Promise<Simulat
       installers.push(device);
       said.push(await installOn(device, seen, wants));
     }
-    if (installers.length > 0 && (await send(options.gatewayUrl, said)) === null) {
-      for (const [index, device] of installers.entries()) keepUnsent(device, said[index] ?? []);
+    await send(installers, said);
+  };
+
+  /** Sends what each device has to say; answers in the same places. What is not taken is said again with the next heartbeat. */
+  const send = async (
+    senders: readonly Device[],
+    byDevice: readonly (readonly SignedReport[])[],
+  ): Promise<readonly (readonly (ReportResult | null)[])[]> => {
+    const giveUpAt = Date.now() + heartbeatMs / 2;
+    const results = await sendReports(options.gatewayUrl, byDevice.flat(), giveUpAt, stopping.signal);
+    let at = 0;
+    return byDevice.map((own, index) => {
+      at += own.length;
+      const answers = results.slice(at - own.length, at);
+      const device = senders[index];
+      if (device) {
+        keepUnsent(
+          device,
+          own.filter((_, place) => answers[place] === null),
+        );
+      }
+      return answers;
+    });
+  };
+
+  const takeNewestKey = async (): Promise<void> => {
+    const newest = await options.keys().then(newestKey, () => fleetKey);
+    if (newest.epoch === fleetKey.epoch) return;
+    fleetKey = newest;
+    for (const device of devices) {
+      device.key = deviceKey(newest.key, device.deviceId);
+      device.keyEpoch = newest.epoch;
     }
   };
 
@@ -127,6 +156,7 @@ export const startSimulator = async (options: SimulatorOptions): Promise<Simulat
       const wait = started + phase + round * heartbeatMs - Date.now();
       await sleep(Math.max(0, wait), undefined, { signal: stopping.signal }).catch(() => {});
       if (stopping.signal.aborted) return;
+      if (index === 0) await takeNewestKey();
       await cycle(group);
       // A round that took longer than a heartbeat (a machine that was asleep) is not made up for.
       round = Math.max(round + 1, Math.floor((Date.now() - started - phase) / heartbeatMs));
@@ -155,7 +185,12 @@ const engineNames = (name: string, ...versions: readonly string[]): readonly str
   versions.flatMap((version) => [version, `${name}@${version}`]);
 
 /** Unevenly over the segments as the file says; the profiles are spread evenly over every segment. */
-const makeDevices = (fleet: FleetFile, packs: readonly Pack[], fleetKey: Uint8Array): readonly Device[] => {
+const makeDevices = (
+  fleet: FleetFile,
+  packs: readonly Pack[],
+  { key: fleetKey, epoch: keyEpoch }: FleetKey,
+  sequence: number,
+): readonly Device[] => {
   const packOf = (name: string): Pack => {
     const pack = packs.find(({ build, wanted }) => engineNames(build.name, build.version, wanted).includes(name));
     if (pack) return pack;
@@ -179,7 +214,8 @@ const makeDevices = (fleet: FleetFile, packs: readonly Pack[], fleetKey: Uint8Ar
     const key = deviceKey(fleetKey, deviceId);
     const { devicesPerSite } = fleet;
     const site = devicesPerSite && { site: `site-${String(Math.floor(index / devicesPerSite) + 1).padStart(5, '0')}` };
-    return newDevice({ deviceId, ...site, engine: segment.pack.build, failMode: segment.failMode, profile, key });
+    const { failMode, pack } = segment;
+    return newDevice({ deviceId, ...site, engine: pack.build, failMode, profile, key, keyEpoch }, sequence);
   });
 };
 
@@ -227,34 +263,6 @@ const pollOnce = (client: RepositoryClient, options: SimulatorOptions): (() => P
     });
     return running;
   };
-};
-
-/** Sends the reports of each device; answers in the same places. null: not taken, to be said again. */
-const send = async (
-  gatewayUrl: string,
-  byDevice: readonly (readonly SignedReport[])[],
-): Promise<readonly (readonly ReportResult[])[] | null> => {
-  const reports = byDevice.flat();
-  const results: ReportResult[] = [];
-  for (let at = 0; at < reports.length; at += reportsPerRequest) {
-    try {
-      const response = await fetch(`${gatewayUrl}/v1/reports`, {
-        method: 'POST',
-        headers: { 'content-type': 'application/json' },
-        body: JSON.stringify({ reports: reports.slice(at, at + reportsPerRequest) }),
-        signal: AbortSignal.timeout(10_000),
-      });
-      if (!response.ok) return null;
-      results.push(...((await response.json()) as ReportsAnswer).results);
-    } catch {
-      return null;
-    }
-  }
-  let at = 0;
-  return byDevice.map((own) => {
-    at += own.length;
-    return results.slice(at - own.length, at);
-  });
 };
 
 /** The root metadata that devices are shipped with. */

@@ -11,6 +11,8 @@ type Wanted = {
   readonly partitions?: readonly number[];
   readonly keep?: (key: string) => boolean;
   readonly timeoutMs?: number;
+  /** Only the last so many of each partition. */
+  readonly last?: number;
 };
 
 /**
@@ -50,7 +52,7 @@ const readOnce = async (kafka: Kafka, topic: string, options: Wanted): Promise<K
 export const eachRecord = async (
   kafka: Kafka,
   topic: string,
-  options: Pick<Wanted, 'partitions' | 'timeoutMs'> & { readonly whole?: boolean },
+  options: Pick<Wanted, 'partitions' | 'timeoutMs' | 'last'> & { readonly whole?: boolean },
   take: (record: KeyedRecord) => void,
 ): Promise<void> => {
   const { timeoutMs = 60_000 } = options;
@@ -70,6 +72,12 @@ export const eachRecord = async (
       wanted.filter(({ low, high }) => low !== high).map(({ partition, high }) => [partition, BigInt(high)]),
     );
     if (open.size === 0) return;
+    const { last = Number.POSITIVE_INFINITY } = options;
+    const from = new Map(
+      wanted.flatMap(({ low, high, partition }) =>
+        Number(high) - last > Number(low) ? [[partition, String(Number(high) - last)] as const] : [],
+      ),
+    );
     await consumer.connect();
     await consumer.subscribe({ topic, fromBeginning: true });
     await new Promise<void>((resolve, reject) => {
@@ -87,7 +95,8 @@ export const eachRecord = async (
             const end = open.get(batch.partition);
             if (end === undefined) return;
             for (const message of batch.messages) {
-              if (BigInt(message.offset) >= end) continue;
+              const offset = BigInt(message.offset);
+              if (offset >= end || offset < BigInt(from.get(batch.partition) ?? 0)) continue;
               take({
                 key: message.key?.toString() ?? '',
                 value: message.value ?? new Uint8Array(),
@@ -101,6 +110,7 @@ export const eachRecord = async (
           },
         })
         .then(() => {
+          for (const [partition, offset] of from) if (open.has(partition)) consumer.seek({ topic, partition, offset });
           const others = offsets.map(({ partition }) => partition).filter((partition) => !open.has(partition));
           if (others.length > 0 && open.size > 0) consumer.pause([{ topic, partitions: others }]);
         }, done);

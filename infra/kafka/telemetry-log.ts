@@ -3,6 +3,7 @@ import type { Kafka, Message } from 'kafkajs';
 import { SigrelError } from '../../domain/errors.ts';
 import type { TelemetryLog } from '../../domain/ports.ts';
 import { partitionKey, type TelemetryRecord } from '../../domain/telemetry.ts';
+import { within } from '../within.ts';
 import { keyPartitioner } from './client.ts';
 import { deadLetterName, partitionsOf, topicName } from './topics.ts';
 
@@ -62,6 +63,7 @@ export const createTelemetryLog = (
         const next = takeUpTo(waiting);
         waiting = waiting.slice(next.length);
         try {
+          // A broker that is stopped but keeps its connections open answers nothing: the client alone would wait much longer.
           await within(timeoutMs, produce(topic, next));
           for (const batch of next) batch.resolve();
         } catch (error) {
@@ -115,19 +117,6 @@ const takeUpTo = (waiting: readonly Waiting[]): readonly Waiting[] => {
     return index > 0 && (records > recordsPerRequest || bytes > bytesPerRequest);
   });
   return waiting.slice(0, end === -1 ? waiting.length : end);
-};
-
-/** A broker that is stopped but keeps its connections open answers nothing: the client alone would wait much longer. */
-const within = async (ms: number, work: Promise<void>): Promise<void> => {
-  let timer: NodeJS.Timeout | undefined;
-  const expired = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new Error(`no answer within ${ms} ms`)), ms);
-  });
-  try {
-    await Promise.race([work, expired]);
-  } finally {
-    clearTimeout(timer);
-  }
 };
 
 const unavailable = (topic: string, cause: unknown): SigrelError =>

@@ -9,6 +9,9 @@ import type { Log } from './client.ts';
 
 const days = (n: number): number => n * 24 * 3_600_000;
 const forEver = -1;
+const anySize = -1;
+/** Whoever can reach the gateway decides what is in a dead-letter topic: it must not fill the disk of the others. */
+const deadLetterBytes = 2 ** 30;
 
 const catalogue = {
   'release.events.v1': { partitions: 12, retentionMs: forEver },
@@ -28,8 +31,8 @@ export const partitionsOf = (topic: Topic): number => catalogue[topic].partition
 // Time is the broker's everywhere: the tick of a report must not depend on a producer's clock.
 const wanted = (prefix: string) =>
   (Object.keys(catalogue) as Topic[]).flatMap((topic) => [
-    { name: topicName(prefix, topic), ...catalogue[topic] },
-    { name: deadLetterName(prefix, topic), partitions: 1, retentionMs: days(30) },
+    { name: topicName(prefix, topic), ...catalogue[topic], retentionBytes: anySize },
+    { name: deadLetterName(prefix, topic), partitions: 1, retentionMs: days(30), retentionBytes: deadLetterBytes },
   ]);
 
 /**
@@ -49,6 +52,7 @@ export const createTopics = async (kafka: Kafka, prefix: string, log: Log, timeo
         replicationFactor: -1,
         configEntries: [
           { name: 'retention.ms', value: String(topic.retentionMs) },
+          { name: 'retention.bytes', value: String(topic.retentionBytes) },
           { name: 'message.timestamp.type', value: 'LogAppendTime' },
         ],
       })),

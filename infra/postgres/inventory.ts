@@ -60,8 +60,11 @@ const saveRows = async (db: Queryable, devices: readonly DeviceRow[]): Promise<v
 export const createInventory = (pool: Pool): Inventory => ({
   devices: async () => {
     const { rows } = await pool.query<Stored>(
+      // What a revoked device says it is must not hold up a release: an engine that it made up is an untested cell.
       `select device_id, site, engine_name, engine_version, engine_package_version, engine_digest, fail_mode, content_version
-       from devices order by device_id`,
+       from devices where not exists
+         (select 1 from device_revocations r where r.device_id = devices.device_id and r.restored_at is null)
+       order by device_id`,
     );
     return rows.map((row) => ({
       deviceId: row.device_id,
@@ -77,3 +80,7 @@ export const createInventory = (pool: Pool): Inventory => ({
     }));
   },
 });
+
+/** Whether it has polled or was imported. */
+export const isEnrolled = async (db: Queryable, deviceId: string): Promise<boolean> =>
+  (await db.query('select 1 from devices where device_id = $1', [deviceId])).rows.length > 0;

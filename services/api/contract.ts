@@ -4,6 +4,7 @@ import type { Alarm } from '../../domain/alarms.ts';
 import type { FamilyFreeze } from '../../domain/director.ts';
 import type { TickEvidence } from '../../domain/judge/session.ts';
 import type { RolloutPolicy } from '../../domain/policy.ts';
+import type { Revocation } from '../../domain/ports.ts';
 import type { FailMode, Verdict, Waiver } from '../../domain/release.ts';
 import type { ReleaseState } from '../../domain/release-state.ts';
 import type { Hold, JudgeStatus } from '../../domain/stage-rule.ts';
@@ -146,6 +147,17 @@ export type ImportAnswer = {
   readonly imported: number;
   readonly unknown: readonly { readonly engine: string; readonly devices: number }[];
 };
+
+/** POST /devices/:id/{revoke,restore} */
+export const deviceIdSchema = z
+  .string()
+  .regex(/^[A-Za-z0-9][A-Za-z0-9._:+~-]{0,127}$/, 'expected a device id: 1 to 128 of A-Z a-z 0-9 . _ : + ~ -');
+export const revokeRequest = commandRequest;
+/** `known`: it has polled or was imported. */
+export type RevocationAnswer = { readonly revocation: Revocation; readonly known: boolean };
+
+/** GET /devices/revocations: those in force and those that were, newest first. */
+export type RevocationsAnswer = { readonly revocations: readonly Revocation[] };
 
 /** GET /fleet */
 export type FleetAnswer = {

@@ -10,6 +10,7 @@ import { isInForce } from '../../domain/waiver.ts';
 import type { Log } from '../../infra/kafka/client.ts';
 import { readEvidence } from '../../infra/postgres/evidence.ts';
 import { listReleases, readQuarantine, readRelease } from '../../infra/postgres/releases.ts';
+import { listRevocations } from '../../infra/postgres/revocations.ts';
 import { createWaivers } from '../../infra/postgres/waivers.ts';
 import {
   type AlarmsAnswer,
@@ -17,6 +18,7 @@ import {
   type CommandAnswer,
   commandKinds,
   commandRequest,
+  deviceIdSchema,
   type EvidenceAnswer,
   evidenceQuery,
   excludeRequest,
@@ -31,14 +33,18 @@ import {
   type Problem,
   type ReleaseAnswer,
   type ReleasesAnswer,
+  type RevocationAnswer,
+  type RevocationsAnswer,
   releaseIdSchema,
   releaseQuery,
   releaseRequest,
+  revokeRequest,
   type ThawAnswer,
   thawRequest,
   type WaiverAnswer,
   type WaiversAnswer,
 } from './contract.ts';
+import { changeRevocation } from './devices.ts';
 import { freezeFamily, thawFamily } from './freeze.ts';
 import { importDevices } from './inventory.ts';
 import {
@@ -56,6 +62,7 @@ import { excludeEngine, overrideCell } from './waivers.ts';
 const bodyLimit = 96 * 2 ** 20;
 
 const idOf = z.object({ id: releaseIdSchema });
+const deviceOf = z.object({ id: deviceIdSchema });
 const familyOf = z.object({ family: z.string().min(1).max(80) });
 
 export const startApi = async (options: {
@@ -198,6 +205,19 @@ export const startApi = async (options: {
       return overrideCell(ports, { ...asked, expiresAt: until, releaseId: request.params.id });
     },
   );
+
+  for (const kind of ['revoke', 'restore'] as const) {
+    const schema = { params: deviceOf, body: revokeRequest };
+    server.post(`/v1/devices/:id/${kind}`, { schema }, async (request): Promise<RevocationAnswer> => {
+      const answer = await changeRevocation(pool, kind, request.params.id, request.body);
+      log('info', { ...answer.revocation, kind }, 'a person decided about a device');
+      return answer;
+    });
+  }
+
+  server.get('/v1/devices/revocations', async (): Promise<RevocationsAnswer> => {
+    return { revocations: await listRevocations(pool) };
+  });
 
   server.post(
     '/v1/families/:family/freeze',

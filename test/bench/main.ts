@@ -10,17 +10,21 @@ import { checkout } from '../../apps/cli/context.ts';
 import { note, out, paint } from '../../apps/cli/output.ts';
 import { stderrProgress } from '../../infra/servers/progress.ts';
 import { benchAggregate } from './aggregate.ts';
+import { benchGateway } from './gateway.ts';
 import { benchHalt, haltGates } from './halt.ts';
 import { benchMatrix } from './matrix.ts';
 import { benchPipeline } from './pipeline.ts';
 
-const usage = `npm run bench -- [pipeline] [matrix] [halt] [aggregate] [--halts N] [--releases N] [--reduced] [--only GATES] [--runs N]
+const usage = `npm run bench -- [pipeline] [matrix] [halt] [aggregate] [gateway] [--halts N] [--releases N] [--reports N] [--reduced]
+                  [--only GATES] [--runs N]
   pipeline   a release beside its engines, recording, from harm to freeze (servers of its own)
   matrix     the example families over every engine, and a large rule set (no servers)
   halt       the gates of the halt judge in simulated worlds (no servers): --reduced takes a minute instead of
              some ten, --only F1,D3 runs some gates, --runs another number of times than the specification says;
              exit code 1 when a MUST gate fails
   aggregate  memory per device, and reports to windows beside kafkajs alone (servers of its own)
+  gateway    reports per second in batches of 100 with a Kafka of its own, beside kafkajs alone: --reports 200000 a round;
+             exit code 1 when the aim is missed
   all of them, when none is named`;
 
 const { values, positionals } = parseArgs({
@@ -28,6 +32,7 @@ const { values, positionals } = parseArgs({
   options: {
     halts: { type: 'string', default: '10' },
     releases: { type: 'string', default: '5' },
+    reports: { type: 'string', default: '200000' },
     reduced: { type: 'boolean', default: false },
     only: { type: 'string', default: '' },
     runs: { type: 'string' },
@@ -39,6 +44,11 @@ const runs = values.runs === undefined ? null : Number(values.runs);
 const parts = {
   pipeline: () => benchPipeline({ halts: Number(values.halts), releases: Number(values.releases) }),
   matrix: () => benchMatrix(stderrProgress()),
+  gateway: async () => {
+    const { figures, failed } = await benchGateway({ reports: Number(values.reports), rounds: 5 }, stderrProgress());
+    if (failed.length > 0) process.exitCode = 1;
+    return figures;
+  },
   halt: async () => {
     const form = values.reduced ? 'reduced' : 'full';
     const { figures, failed } = await benchHalt({ form, only, runs }, stderrProgress());

@@ -22,7 +22,7 @@ import { startAggregator } from '../../services/aggregator.ts';
 import { startGateway } from '../../services/gateway.ts';
 import { startJudge } from '../../services/judge.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
-import { engineA, newFleet, pollBody } from '../support/devices.ts';
+import { engineA, gatewayPorts, newFleet, pollBody } from '../support/devices.ts';
 import { readTopic } from '../support/kafka-log.ts';
 
 const codeVersion = 'test';
@@ -49,9 +49,10 @@ beforeAll(async () => {
   kafka = createKafka({ brokers: inject('kafkaBrokers'), clientId: 'test', log: silent });
   telemetry = createTelemetryLog(kafka, prefix);
   [database] = await Promise.all([createDatabase(), createTopics(kafka, prefix, silent)]);
-  // What may be offered is the store's matter: here everything is.
-  const offers = async () => () => 60_000;
-  gateway = await startGateway({ telemetry, fleetKey, port: 0, clockMs: 100, ackMs: 60_000, offers, log: silent });
+  gateway = await startGateway({
+    ...gatewayPorts(fleetKey),
+    ...{ telemetry, port: 0, clockMs: 100, ackMs: 60_000, log: silent },
+  });
   fleet = newFleet(gateway.url, fleetKey);
 });
 afterEach(async () => {

@@ -1,7 +1,8 @@
 /** Scripted devices that talk to a gateway over HTTP, each with its own key and sequence. */
 import type { EngineBuild, FailMode } from '../../domain/release.ts';
 import type { DeviceReport, ReportResult } from '../../domain/telemetry.ts';
-import { deviceKey, signReport } from '../../infra/device-auth.ts';
+import { deviceKey, type FleetKey, signReport } from '../../infra/device-auth.ts';
+import { createMemoryAcknowledgements } from '../../infra/memory/acknowledgements.ts';
 
 type Body = DeviceReport['body'];
 
@@ -16,6 +17,15 @@ export const pollBody = (
   contentVersion: changes.version ?? 1,
   directorVersion: 1,
   offer: changes.offer ?? null,
+});
+
+/** What a gateway needs to know of the devices: one fleet key, nobody revoked, acknowledgements kept in memory. */
+export const gatewayPorts = (fleetKey: Uint8Array) => ({
+  keys: async (): Promise<readonly FleetKey[]> => [{ epoch: 1, key: fleetKey, acceptedUntil: null }],
+  revoked: async (): Promise<ReadonlyMap<string, string>> => new Map(),
+  acknowledgements: createMemoryAcknowledgements(),
+  // What may be offered is the store's matter: here everything is.
+  offers: async () => () => 3_600_000,
 });
 
 export const newFleet = (url: string, fleetKey: Uint8Array) => {

@@ -14,7 +14,7 @@ import { readTrustedRoot, type Simulator, startSimulator } from '../../apps/simu
 import type { ReleaseState } from '../../domain/release-state.ts';
 import { type StreamReport, verifyStream } from '../../events/verify.ts';
 import { type Config, readConfig } from '../../infra/config.ts';
-import { readFleetKey } from '../../infra/device-auth.ts';
+import { readKeyRing } from '../../infra/device-auth.ts';
 import { acquirePacks, packsOf } from '../../infra/engines/packs.ts';
 import { createKafka, silent } from '../../infra/kafka/client.ts';
 import { createKafkaEventLog } from '../../infra/kafka/event-log.ts';
@@ -108,7 +108,7 @@ export const startPipeline = async (options: {
   const simulator = await startSimulator({
     fleet: await readFleetFile(fleetFile),
     packs: await acquirePacks(() => {}, packsOf(['suricata'])),
-    fleetKey: await readFleetKey(keysDirOf(stateDir)),
+    keys: () => readKeyRing(keysDirOf(stateDir)),
     family: 'ips',
     gatewayUrl: services.urls.gateway ?? '',
     repositoryUrl: services.urls.repository ?? '',

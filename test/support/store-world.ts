@@ -25,7 +25,7 @@ import { createDirectorView } from '../../infra/tuf/director-view.ts';
 import { startGateway } from '../../services/gateway.ts';
 import { createOfferCheck } from '../../services/offers.ts';
 import { startRepository } from '../../services/repository.ts';
-import { engineA } from './devices.ts';
+import { engineA, gatewayPorts } from './devices.ts';
 
 export const fleetKey = Buffer.alloc(32, 7);
 /** Longer than any test: what such a lease grants is granted until somebody stops it. */
@@ -68,7 +68,8 @@ export const openStoreWorld = async (
   const rightTime = () => performance.timeOrigin + performance.now();
   const offers = createOfferCheck(createDirectorView(director, dir), rightTime, silent);
   const gateway = await startGateway({
-    ...{ telemetry, fleetKey, port: 0, clockMs: 100, ackMs, offers, log: silent },
+    ...gatewayPorts(fleetKey),
+    ...{ telemetry, port: 0, clockMs: 100, ackMs, offers, log: silent },
   });
   const trustedRoot = await readTrustedRoot(dir);
   const clients = new Map<string, Promise<RepositoryClient>>();

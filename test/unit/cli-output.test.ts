@@ -1,6 +1,6 @@
 import { stripVTControlCharacters as plain } from 'node:util';
 import { describe, expect, test } from 'vitest';
-import { bar, cut, table, wrap } from '../../apps/cli/output.ts';
+import { bar, cut, table, visibleText, wrap } from '../../apps/cli/output.ts';
 
 const red = (text: string): string => `\x1b[31m${text}\x1b[39m`;
 const longest = (text: string): number => Math.max(...text.split('\n').map((line) => plain(line).length));
@@ -106,4 +106,8 @@ describe('bar', () => {
   ])('%d', (share, drawn) => expect(bar(share, 10)).toBe(drawn));
 
   test('is twenty wide', () => expect(bar(0.3)).toHaveLength(20));
+});
+
+test('text of strangers cannot steer the terminal', () => {
+  expect(visibleText('a\u001b[2J\u009b31m\r\n\tü')).toBe('a\\u001b[2J\\u009b31m\\u000d\\u000a\\u0009ü');
 });

@@ -133,7 +133,7 @@ describe('in any order of stages, stops, polls, repetitions and clocks', () => {
             const clock = now + one.skewMs;
             const { reports, wants } = beat(device, shown.expiresAt > clock ? shown.document : null);
             const poll = reports.at(-1)?.body as AskingPoll;
-            const forMs = offerLasts([current], device.deviceId, poll, bucketOf, now);
+            const forMs = offerLasts([current], device, poll, bucketOf, now);
             const answer =
               forMs > 0 ? { status: 'accepted' as const, acknowledgedForMs: forMs } : { status: 'accepted' as const };
             if (forMs > 0) {

@@ -28,7 +28,22 @@ const documentIn = (mode: DirectorDocument['mode'], changes: Partial<DirectorDoc
 const asks = (contentVersion = 2, failMode: 'fail-open' | 'fail-closed' = 'fail-open') =>
   pollBody({ failMode, offer: { releaseId: 'r2', contentVersion } }) as AskingPoll;
 const lasts = (document: DirectorDocument, poll = asks(), bucket = 9, expiresAt = now + 4_000) =>
-  offerLasts([{ document, expiresAt }], 'd', poll, () => bucket, now);
+  offerLasts([{ document, expiresAt }], { deviceId: 'd' }, poll, () => bucket, now);
+
+test('a device of a site takes what its site is offered', () => {
+  const { rollout, ...rest } = documentIn('rolling');
+  const bySite = { ...rest, rollout: rollout && { ...rollout, unit: 'site' as const } };
+  const buckets: Readonly<Record<string, number>> = { inside: 9, outside: 10 };
+  const lastsIn = (site: string) =>
+    offerLasts(
+      [{ document: bySite, expiresAt: now + 4_000 }],
+      { deviceId: 'd', site },
+      asks(),
+      (_, id) => buckets[id] ?? 99,
+      now,
+    );
+  expect([lastsIn('inside'), lastsIn('outside')]).toEqual([4_000, 0]);
+});
 
 describe('an offer lasts', () => {
   test('as long as the document in force grants it to this device', () => {
@@ -44,7 +59,7 @@ describe('an offer lasts', () => {
     ['a device outside the threshold, whichever document it shows', lasts(documentIn('rolling'), asks(), 10)],
     ['a segment that the plan does not have', lasts(documentIn('rolling'), asks(2, 'fail-closed'))],
     ['a poll that asks for nothing', lasts(documentIn('rolling'), pollBody() as AskingPoll)],
-    ['no document at all', offerLasts([], 'd', asks(), () => 0, now)],
+    ['no document at all', offerLasts([], { deviceId: 'd' }, asks(), () => 0, now)],
   ])('no time for %s', (_, found) => {
     expect(found).toBe(0);
   });
@@ -65,7 +80,7 @@ test('the gateway sees every change of the store at once, and grants nothing whe
     },
   };
   const offers = createOfferCheck(createDirectorView(counted, dir), Date.now, silent);
-  const granted = async () => (await offers())('d', asks());
+  const granted = async () => (await offers())({ deviceId: 'd' }, asks());
   try {
     expect(await granted()).toBe(0);
     await store.initialiseFamily('ips', [{ engine: engineA, bytes: new Uint8Array(1) }]);

@@ -69,7 +69,7 @@ test('a stage is planned and granted by sites, and both devices of a site want i
   const artefacts = [{ engine, path: `content/${family}/2/${engine}.rules`, sha256: 'a'.repeat(64), length: 1 }];
   await rollout.openStage({
     ...{ releaseId: 'r1', family, stage: 0, salt, thresholds: canary?.thresholds ?? {}, rollbackVersion: 3, policy },
-    ...{ release: { contentVersion: 2, releaseId: 'r1', artefacts }, startedAt: Date.now(), holdCleared: false },
+    ...{ release: { contentVersion: 2, releaseId: 'r1', artefacts }, startedAt: Date.now(), clearedCells: [] },
   });
   expect(controls).toMatchObject([{ kind: 'stage-opened', policy: { unit: 'site' } }]);
   const { document } = await director.read(family);

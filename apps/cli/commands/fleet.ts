@@ -5,7 +5,7 @@ import type { Command } from 'commander';
 import { SigrelError } from '../../../domain/errors.ts';
 import { plural } from '../../../domain/timeline.ts';
 import type { Config } from '../../../infra/config.ts';
-import { readFleetKey } from '../../../infra/device-auth.ts';
+import { readKeyRing } from '../../../infra/device-auth.ts';
 import { acquirePacks, listPacks } from '../../../infra/engines/packs.ts';
 import { spawnServer, waitReady } from '../../../infra/servers/processes.ts';
 import { type Progress, stderrProgress, step } from '../../../infra/servers/progress.ts';
@@ -46,7 +46,7 @@ export const simulateFleet = async (
   const packs = await acquirePacks(options.progress, await enginesIn(fleet.segments.map(({ engine }) => engine)));
   const simulator = await startSimulator({
     ...{ fleet, packs, trustedRoot, family: options.family, heartbeatMs: options.heartbeatMs, ownClients },
-    fleetKey: await readFleetKey(keysDirOf(config.stateDir)),
+    keys: () => readKeyRing(keysDirOf(config.stateDir)),
     gatewayUrl: gateway.url,
     repositoryUrl: repository.url,
     dir: join(config.stateDir, 'simulator'),

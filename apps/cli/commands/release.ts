@@ -18,7 +18,8 @@ import { note, out, outJson, paint, table } from '../output.ts';
 import { exitCodeOf, paintPhase, renderRelease, statusLine } from '../view.ts';
 import { createLiveView, watchRelease } from '../watch.ts';
 
-const defaultBy = (): string => process.env.SIGREL_USER ?? userInfo().username;
+/** Who decides, when it is not said. */
+export const defaultBy = (): string => process.env.SIGREL_USER ?? userInfo().username;
 
 const units = { s: 1_000, m: 60_000, h: 3_600_000 } as const;
 const parseTimeout = (text: string): number => {
