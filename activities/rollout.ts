@@ -64,8 +64,10 @@ export const createRolloutActivities = (ports: RolloutPorts): RolloutActivities 
       freshMs: policy.freshTicks * policy.tickMs,
       clearedCells: input.clearedCells,
     };
-    // Before the first stage there is nothing to judge by; every later one needs evidence that is fresh now.
-    const refused = stage === 0 ? null : refuseGrant(lease, await ports.evidence.judgeStatus(releaseId), ports.now());
+    // The first stage needs none before a first window can be due; every later one needs evidence that is fresh now.
+    const status = await ports.evidence.judgeStatus(releaseId);
+    const asOf = ports.now();
+    const refused = refuseGrant(lease, status, asOf);
     if (refused?.kind === 'stale') throw noEvidence(releaseId, refused.why);
     const { document } = await ports.director.change(
       family,
@@ -87,7 +89,7 @@ export const createRolloutActivities = (ports: RolloutPorts): RolloutActivities 
           rollback: null,
         };
       },
-      { expiresInMs: policy.leaseMs },
+      { expiresInMs: policy.leaseMs, asOf },
     );
     return { directorVersion: document.directorVersion };
   },

@@ -190,6 +190,8 @@ export type DirectorStore = {
     change: (current: DirectorDocument) => Omit<DirectorDocument, 'directorVersion'> | null,
     options: {
       readonly expiresInMs: number;
+      /** As in `renew`. */
+      readonly asOf?: number;
       readonly stop?: 'set' | 'clear';
       /** Does nothing at all, the stop marker included, while another release than this one is rolling out. */
       readonly unlessRolling?: string;
@@ -197,9 +199,10 @@ export type DirectorStore = {
   ): Promise<{ readonly document: DirectorDocument; readonly publishedAt: number }>;
   /**
    * Signs the same document again with a new expiry, when its version is still `directorVersion`; a rolling one only while no
-   * stop marker stands.
+   * stop marker stands. `asOf` (ms; now, when not given): when it was found that it may be; the expiry counts from there, however
+   * long the lock was waited for and whatever the clock did meanwhile.
    */
-  renew(family: string, directorVersion: number, expiresInMs: number): Promise<boolean>;
+  renew(family: string, directorVersion: number, expiresInMs: number, asOf?: number): Promise<boolean>;
 };
 
 export type { Artefact };

@@ -28,7 +28,7 @@ export const startLeaseRenewal = (options: {
     if (mode !== 'rolling' || rollout === null) {
       refused.delete(family);
       // Grants nothing: it only has to stay verifiable, also when there is no release for a long time.
-      if (expiresAt - now() < steadyExpiryMs / 2) await director.renew(family, directorVersion, steadyExpiryMs);
+      if (expiresAt - now() < steadyExpiryMs / 2) await director.renew(family, directorVersion, steadyExpiryMs, now());
       return;
     }
     const { leaseMs } = rollout.lease;
@@ -36,8 +36,10 @@ export const startLeaseRenewal = (options: {
     if (expiresAt - now() > (leaseMs * 2) / 3) return;
     const { releaseId } = rollout.content;
     const [status, watchedAt] = await Promise.all([evidence.judgeStatus(releaseId), watches.lastSeen(releaseId)]);
-    const why = refuseRenewal(document, status, watchedAt, now());
-    const renewed = why === null && (await director.renew(family, directorVersion, leaseMs));
+    // The lease counts from the moment at which the evidence was found fresh.
+    const asOf = now();
+    const why = refuseRenewal(document, status, watchedAt, asOf);
+    const renewed = why === null && (await director.renew(family, directorVersion, leaseMs, asOf));
     if (renewed) refused.delete(family);
     else if (!refused.has(family)) {
       refused.set(family, why ?? 'stopped');

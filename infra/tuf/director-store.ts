@@ -44,10 +44,10 @@ export const createDirectorStore = (options: DirectorOptions): DirectorStore => 
   const stopFile = (family: string) => join(dir, `stopped-${family}`);
   const locked = <T>(work: () => Promise<T>): Promise<T> => withLock(join(dir, 'lock'), work);
 
-  const common = (version: number, expiresInMs: number) => ({
+  const common = (version: number, expiresInMs: number, asOf = now()) => ({
     version,
     specVersion,
-    expires: expiry(now() + expiresInMs),
+    expires: expiry(asOf + expiresInMs),
   });
   const header = (type: string, version: number, expiresInMs: number) => ({
     ...{ _type: type, spec_version: specVersion, version },
@@ -140,7 +140,13 @@ export const createDirectorStore = (options: DirectorOptions): DirectorStore => 
     }
   };
 
-  const buildDirector = async (family: string, version: number, document: DirectorDocument, expiresInMs: number) => {
+  const buildDirector = async (
+    family: string,
+    version: number,
+    document: DirectorDocument,
+    expiresInMs: number,
+    asOf = now(),
+  ) => {
     const bytes = Buffer.from(canonicalJson(document));
     const path = `director/${family}.json`;
     await writeWhole(join(targetsDir, `director/${sha256(bytes)}.${family}.json`), bytes);
@@ -148,7 +154,7 @@ export const createDirectorStore = (options: DirectorOptions): DirectorStore => 
       ...{ path, length: bytes.length, hashes: { sha256: sha256(bytes) } },
       unrecognizedFields: { custom: { document: JSON.parse(canonicalJson(document)) } },
     });
-    const signed = new Targets({ ...common(version, expiresInMs), targets: { [path]: target } });
+    const signed = new Targets({ ...common(version, expiresInMs, asOf), targets: { [path]: target } });
     return sign(signed, [await readSigner(keysDir, directorRole(family), 'expect')]);
   };
 
@@ -359,7 +365,7 @@ export const createDirectorStore = (options: DirectorOptions): DirectorStore => 
         return { targetsVersion: next.signed.version };
       }),
 
-    change: (family, change, { expiresInMs, stop, unlessRolling }) =>
+    change: (family, change, { expiresInMs, asOf, stop, unlessRolling }) =>
       locked(async () => {
         const snapshot = await requireSnapshot();
         const metadata = await requireRole(snapshot, family, directorRole(family));
@@ -387,7 +393,7 @@ export const createDirectorStore = (options: DirectorOptions): DirectorStore => 
           publishedAt = Math.round(written.mtimeMs);
         } else {
           document = { ...wanted, directorVersion: current.directorVersion + 1 };
-          const next = await buildDirector(family, metadata.signed.version + 1, document, expiresInMs);
+          const next = await buildDirector(family, metadata.signed.version + 1, document, expiresInMs, asOf);
           await publish(snapshot, { [directorRole(family)]: next });
           publishedAt = now();
         }
@@ -395,7 +401,7 @@ export const createDirectorStore = (options: DirectorOptions): DirectorStore => 
         return { document, publishedAt };
       }),
 
-    renew: (family, directorVersion, expiresInMs) =>
+    renew: (family, directorVersion, expiresInMs, asOf) =>
       locked(async () => {
         const snapshot = await requireSnapshot();
         const metadata = await requireRole(snapshot, family, directorRole(family));
@@ -403,7 +409,7 @@ export const createDirectorStore = (options: DirectorOptions): DirectorStore => 
         // Compare and swap: a renewal that read an older document must not undo what came after it.
         if (document.directorVersion !== directorVersion) return false;
         if (document.mode === 'rolling' && (await isStopped(family))) return false;
-        const next = await buildDirector(family, metadata.signed.version + 1, document, expiresInMs);
+        const next = await buildDirector(family, metadata.signed.version + 1, document, expiresInMs, asOf);
         await publish(snapshot, { [directorRole(family)]: next });
         return true;
       }),
