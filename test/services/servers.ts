@@ -15,7 +15,17 @@ declare module 'vitest' {
 }
 
 /** One for each test file that runs workflows: what one leaves running is not another's. */
-export const testNamespaces = ['pipeline', 'matrix', 'faults', 'steering', 'release-workflow', 'bench'] as const;
+export const testNamespaces = [
+  'pipeline',
+  'matrix',
+  'faults',
+  'clock',
+  'duplicates',
+  'disk',
+  'steering',
+  'release-workflow',
+  'bench',
+] as const;
 
 export default async (project: TestProject): Promise<() => Promise<void>> => {
   const stateDir = await mkdtemp(join(tmpdir(), 'sigrel-test-'));
