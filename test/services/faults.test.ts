@@ -35,22 +35,6 @@ const sound = (id: string, phase: ReleaseState['phase']): Promise<Sound> =>
   expectSound(faulty.pipeline.config, faulty.directors, id, phase);
 const lastTick = async (id: string): Promise<number> =>
   (await faulty.pipeline.api.get<{ judge: { lastTick: number } | null }>(`/releases/${id}`)).judge?.lastTick ?? -1;
-/** The document that grants a stage of a release, once devices can fetch it. */
-const granted = async (id: string, stage: number): Promise<NonNullable<DirectorDocument['rollout']>> => {
-  const found = async () => {
-    const { rollout, mode } = (await faulty.director()).document;
-    return rollout?.content.releaseId === id && rollout.stage === stage && mode === 'rolling' ? rollout : null;
-  };
-  await until(async () => (await found()) !== null);
-  const rollout = await found();
-  if (rollout === null) throw new Error(`stage ${stage} of ${id} is over already`);
-  return rollout;
-};
-const insideOf = ({ salt, thresholds }: NonNullable<DirectorDocument['rollout']>): number =>
-  faulty.pipeline.simulator.devices.filter((device) => {
-    const segment = segmentKey(engineId(device.engine), device.failMode);
-    return isExposed(bucketOf(salt, device.deviceId), thresholds[segment] ?? 0);
-  }).length;
 
 describe('each is killed in a stage of one release: nothing is granted while it is away, and the release goes on by itself', () => {
   const id = 'killed-in-stages';
@@ -75,12 +59,12 @@ describe('each is killed in a stage of one release: nothing is granted while it 
   });
 
   test.each(parts.map((part, stage) => [part, stage] as const))('%s, in stage %i', async (part, stage) => {
-    const rollout = await granted(id, stage);
+    const rollout = await faulty.granted(id, stage);
     await faulty.kill(part);
     await faulty.lapsed();
     expect((await faulty.pollAsNewDevice()).kind).toBe('no-offer');
     expect((await faulty.director()).document.rollout?.stage).toBe(stage);
-    expect(faulty.running(rollout.content.contentVersion)).toBeLessThanOrEqual(insideOf(rollout));
+    expect(faulty.running(rollout.content.contentVersion)).toBeLessThanOrEqual(faulty.insideOf(rollout));
     await faulty.start(part);
   });
 
@@ -148,7 +132,7 @@ describe('the judge halts, and each service is killed between the freeze and the
 
   beforeAll(async () => {
     await faulty.pipeline.release('blocks-field', id, long);
-    await granted(id, 0);
+    await faulty.granted(id, 0);
     allow = await refuseRollback(id);
     await modeIs('frozen');
     await until(async () => (await faulty.pipeline.stream(id)).events.at(-1)?.type === 'ExposureFrozen');
@@ -188,7 +172,7 @@ describe('a person halts, and each server is killed between the freeze and the r
 
   beforeAll(async () => {
     await faulty.pipeline.release('good', id, long);
-    const { content } = await granted(id, 0);
+    const { content } = await faulty.granted(id, 0);
     await until(() => faulty.running(content.contentVersion) > 0);
     allow = await refuseRollback(id);
     const request = { by: 'sam', reason: 'complaints' };
@@ -221,7 +205,7 @@ describe('worse', () => {
   test('Kafka is down and a person halts: the freeze takes effect at once, its record follows', async () => {
     const id = 'halted-without-kafka';
     await faulty.pipeline.release('good', id, long);
-    const { content } = await granted(id, 0);
+    const { content } = await faulty.granted(id, 0);
     await until(() => faulty.running(content.contentVersion) > 0);
     await faulty.kill('kafka');
     const request = { by: 'sam', reason: 'complaints' };
@@ -237,7 +221,7 @@ describe('worse', () => {
     const id = 'all-dead';
     // A lease long enough to look at what it grants before it ends.
     await faulty.pipeline.release('good', id, { leaseMs: '20s', freshTicks: 40 });
-    const { content } = await granted(id, 0);
+    const { content } = await faulty.granted(id, 0);
     const version = content.contentVersion;
     await until(() => faulty.running(version) > 0);
     const { document } = await faulty.director();

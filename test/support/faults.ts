@@ -2,12 +2,13 @@
  * A pipeline whose parts can be killed and started again one by one: servers of its own, and services in processes of their
  * own, as in an installation on several machines.
  */
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, rm, symlink } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { inject } from 'vitest';
-import { beat, newDevice } from '../../apps/device/cycle.ts';
+import { beat, type Device, newDevice } from '../../apps/device/cycle.ts';
 import { readTrustedRoot } from '../../apps/simulator/simulator.ts';
+import type { DirectorDocument } from '../../domain/director.ts';
 import { isExposed } from '../../domain/exposure.ts';
 import { engineId, segmentKey } from '../../domain/release.ts';
 import { bucketOf } from '../../infra/cohort.ts';
@@ -32,6 +33,8 @@ const program = join(import.meta.dirname, '..', '..', 'services', 'main.ts');
 /** A service in a process of its own, or a server of the test's own. */
 export type Part = ServiceName | ServerName;
 
+export type Rollout = NonNullable<DirectorDocument['rollout']>;
+
 export type FaultyPipeline = {
   readonly pipeline: Pipeline;
   /** For what a test needs to keep. */
@@ -43,6 +46,10 @@ export type FaultyPipeline = {
   start(part: Part): Promise<void>;
   /** The director of the family `ips` as the store has it. */
   director(): ReturnType<ReturnType<typeof createDirectorStore>['read']>;
+  /** What the director grants in a stage of a release, once devices can fetch it. */
+  granted(releaseId: string, stage: number): Promise<Rollout>;
+  /** How many devices are inside. */
+  insideOf(rollout: Rollout): number;
   /** Resolves when what the director grants has run out. */
   lapsed(): Promise<void>;
   /** A device that comes along now, with nothing but what it was shipped with. */
@@ -60,6 +67,8 @@ export const startFaultyPipeline = async (options: {
   readonly devices: number;
   readonly own: readonly ServerName[];
   readonly apart: readonly ServiceName[];
+  /** Where Kafka's own broker keeps its data, when not with the others. */
+  readonly kafkaDir?: string;
   /** Of each process of a service: arguments of Node before the program, and more environment. */
   readonly processOf?: (service: ServiceName) => {
     readonly args: readonly string[];
@@ -98,6 +107,7 @@ export const startFaultyPipeline = async (options: {
   };
 
   try {
+    if (options.kafkaDir !== undefined) await symlink(options.kafkaDir, join(dir, 'kafka'));
     const given = {
       ...(own.includes('temporal') ? {} : { temporal: inject('temporalAddress') }),
       ...(own.includes('kafka') ? {} : { kafka: inject('kafkaBrokers') }),
@@ -125,11 +135,25 @@ export const startFaultyPipeline = async (options: {
     });
     const director = () => store.read('ips');
     const running = servers;
+    const isInside = ({ salt, thresholds }: Rollout, { deviceId, engine, failMode }: Device): boolean =>
+      isExposed(bucketOf(salt, deviceId), thresholds[segmentKey(engineId(engine), failMode)] ?? 0);
     const isServer = (part: Part): part is ServerName => serverNames.some((name) => name === part);
     return {
       ...{ pipeline, dir, directors, director, stop },
       kill: (part) => (isServer(part) ? running.kill(part) : killService(part)),
       start: (part) => (isServer(part) ? running.start(part) : launch(env, part)),
+      granted: async (releaseId, stage) => {
+        let found: Rollout | null = null;
+        await until(async () => {
+          const { rollout, mode } = (await director()).document;
+          found = rollout?.content.releaseId === releaseId && mode === 'rolling' ? rollout : null;
+          if (found !== null && found.stage > stage) throw new Error(`stage ${stage} of ${releaseId} is over already`);
+          return found?.stage === stage;
+        });
+        if (found === null) throw new Error(`nothing of ${releaseId} is granted`);
+        return found;
+      },
+      insideOf: (rollout) => simulator.devices.filter((device) => isInside(rollout, device)).length,
       lapsed: () => until(async () => (await director()).expiresAt < Date.now()),
       pollAsNewDevice: async () => {
         const client = await openRepository({
@@ -143,10 +167,7 @@ export const startFaultyPipeline = async (options: {
         const { document } = await director();
         const { rollout, steady } = document;
         if (rollout === null) throw new Error('nothing rolls out');
-        const inside = simulator.devices.find((device) => {
-          const segment = segmentKey(engineId(device.engine), device.failMode);
-          return isExposed(bucketOf(rollout.salt, device.deviceId), rollout.thresholds[segment] ?? 0);
-        });
+        const inside = simulator.devices.find((device) => isInside(rollout, device));
         if (inside === undefined) throw new Error('the cohort is empty');
         const { contentVersion } = steady;
         return beat({ ...newDevice(inside), contentVersion }, document).wants?.content.contentVersion ?? null;
