@@ -6,11 +6,13 @@ import { mkdtemp, rm, symlink } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { inject } from 'vitest';
+import { openApi } from '../../apps/cli/context.ts';
 import { beat, type Device, newDevice } from '../../apps/device/cycle.ts';
 import { readTrustedRoot } from '../../apps/simulator/simulator.ts';
 import type { DirectorDocument } from '../../domain/director.ts';
 import { isExposed } from '../../domain/exposure.ts';
 import { engineId, segmentKey } from '../../domain/release.ts';
+import { isTerminal } from '../../domain/release-state.ts';
 import { bucketOf } from '../../infra/cohort.ts';
 import {
   discardServers,
@@ -25,6 +27,7 @@ import { createFileBlobs } from '../../infra/store/blobs.ts';
 import { openRepository } from '../../infra/tuf/client.ts';
 import { createDirectorStore } from '../../infra/tuf/director-store.ts';
 import { keysDirOf, type ServiceName, serviceNames, storeDirOf } from '../../services/all.ts';
+import type { ReleaseAnswer } from '../../services/api/contract.ts';
 import { type Pipeline, startPipeline, until } from './pipeline.ts';
 import { collectDirectors, type Directors } from './soundness.ts';
 
@@ -59,6 +62,16 @@ export type FaultyPipeline = {
   /** Devices that run this content. */
   running(contentVersion: number): number;
   stop(): Promise<void>;
+};
+
+/** Throws what a release ended with that was to be granted. Nothing, when nobody can be asked. */
+const expectUnderWay = async (config: Pipeline['config'], releaseId: string): Promise<void> => {
+  const { release } = await openApi(config)
+    .get<ReleaseAnswer>(`/releases/${releaseId}`)
+    .catch(() => ({ release: null }));
+  if (release !== null && isTerminal(release)) {
+    throw new Error(`${releaseId} ended: ${release.end?.reasonCode}: ${release.end?.reason}`);
+  }
 };
 
 /** `own`: servers of this pipeline's own, the others are the run's. `apart`: services in processes of their own. */
@@ -148,6 +161,7 @@ export const startFaultyPipeline = async (options: {
           const { rollout, mode } = (await director()).document;
           found = rollout?.content.releaseId === releaseId && mode === 'rolling' ? rollout : null;
           if (found !== null && found.stage > stage) throw new Error(`stage ${stage} of ${releaseId} is over already`);
+          if (found === null) await expectUnderWay(config, releaseId);
           return found?.stage === stage;
         });
         if (found === null) throw new Error(`nothing of ${releaseId} is granted`);
