@@ -132,6 +132,8 @@ export const createRolloutActivities = (ports: RolloutPorts): RolloutActivities 
 
   verifyHalt: async ({ releaseId, settleMs, waitMs }) => {
     const started = ports.now();
+    /** The broker's clock when this began, whatever this process's clock says; in doubt the later one. */
+    let from: number | null = null;
     for (;;) {
       const read = await ports.evidence.judgeStatus(releaseId).then(
         (status) => ({ status }),
@@ -143,7 +145,8 @@ export const createRolloutActivities = (ports: RolloutPorts): RolloutActivities 
       const harmed = total(counts, 'harmed');
       const recovered = total(counts, 'recovered');
       // Windows that end before the rollback was out say nothing about recovery.
-      const late = (status?.lastWindowClosedAt ?? 0) >= started + settleMs;
+      from ??= status && Math.max(started, status.lastWindowClosedAt);
+      const late = from !== null && (status?.lastWindowClosedAt ?? 0) >= from + settleMs;
       // A device that died of the content just before the freeze is counted when its silence is due.
       const open = sumOf(status?.openTrials ?? {});
       const settled = late && open === 0;

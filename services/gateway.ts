@@ -124,9 +124,12 @@ const problem = (status: number, title: string, code: string, detail: string) =>
   detail,
 });
 
-/** A clock record in every partition, so that an idle one closes its ticks too. Missed while the log is away. */
+/**
+ * A clock record in every partition, so that an idle one closes its ticks too. Missed while the log is away. Paced by monotonic
+ * time: an hour that is set back is no hour without one.
+ */
 const runClock = async (telemetry: GatewayLog, clockMs: number, log: Log, signal: AbortSignal): Promise<void> => {
-  let next = Date.now();
+  let next = performance.now();
   let working = true;
   while (!signal.aborted) {
     const error = await telemetry.control({ kind: 'clock' }).then(
@@ -137,7 +140,7 @@ const runClock = async (telemetry: GatewayLog, clockMs: number, log: Log, signal
       log('error', { error: error.message }, 'the clock stopped: no tick closes until Kafka is back');
     if (!working && !error) log('info', {}, 'the clock goes on');
     working = error === null;
-    next = Math.max(next + clockMs, Date.now());
-    await sleep(next - Date.now(), undefined, { signal }).catch(() => {});
+    next = Math.max(next + clockMs, performance.now());
+    await sleep(Math.max(0, next - performance.now()), undefined, { signal }).catch(() => {});
   }
 };

@@ -6,6 +6,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { decodeTelemetry } from '../../domain/telemetry.ts';
+import { createKafka, silent } from '../../infra/kafka/client.ts';
+import { readToEnd } from '../../infra/kafka/read.ts';
+import { partitionsOf, topicName } from '../../infra/kafka/topics.ts';
 import { type FaultyPipeline, startFaultyPipeline } from '../support/faults.ts';
 import { until } from '../support/pipeline.ts';
 import { expectSound } from '../support/soundness.ts';
@@ -46,6 +50,17 @@ const offered = async (id: string): Promise<number> => {
   type Answer = { readonly judge: { readonly counts: Readonly<Record<string, { readonly offered: number }>> } | null };
   const { judge } = await faulty.pipeline.api.get<Answer>(`/releases/${id}`);
   return Object.values(judge?.counts ?? {}).reduce((sum, counts) => sum + counts.offered, 0);
+};
+
+const clockRecordsSince = async (at: number): Promise<number> => {
+  const { brokers = [], topicPrefix } = faulty.pipeline.config.kafka;
+  const kafka = createKafka({ brokers, clientId: 'test', log: silent });
+  const records = await readToEnd(kafka, topicName(topicPrefix, 'telemetry.reports.v1'));
+  const kinds = records.flatMap(({ value, appendedAt }) => {
+    const record = appendedAt >= at ? decodeTelemetry(value) : null;
+    return record !== null && 'control' in record ? [record.control.kind] : [];
+  });
+  return kinds.filter((kind) => kind === 'clock').length;
 };
 
 describe('in the stages of one release: exposure is never above plan, and it goes on when the clock is right again', () => {
@@ -96,6 +111,9 @@ describe('in the stages of one release: exposure is never above plan, and it goe
     // Every device has asked, and none of the last stage could take it.
     await until(async () => (await offered(id)) === devices);
     expect(faulty.running(contentVersion)).toBe(faulty.insideOf(before));
+    // Ticks close all the same, also where no device reports.
+    const jumpedAt = Date.now();
+    await until(async () => (await clockRecordsSince(jumpedAt)) >= 5 * partitionsOf('telemetry.reports.v1'));
     await jump('gateway', 0);
     await until(() => faulty.running(contentVersion) === devices);
     await faulty.pipeline.api.post(`/releases/${id}/promote`, { by: 'sam', reason: 'the clocks are right again' });
