@@ -79,7 +79,7 @@ describe('in the stages of one release: exposure is never above plan, and it goe
   ];
 
   beforeAll(async () => {
-    await faulty.pipeline.release('good', id, { stages });
+    await faulty.release('good', id, { stages });
   });
 
   test.each([
@@ -139,7 +139,7 @@ describe('a person halts while every clock is wrong', () => {
       { name: 'canary', kind: 'canary', size: 8, minMs: '1h', minDevices: 8 },
       { name: 'holdback', kind: 'all', size: 1, minMs: '1s', minDevices: 20 },
     ];
-    await faulty.pipeline.release('good', id, { stages });
+    await faulty.release('good', id, { stages });
     const { content } = await granted(id, 0);
     await until(() => faulty.running(content.contentVersion) > 0);
     for (const service of apart) await jump(service, offset);

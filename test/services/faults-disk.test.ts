@@ -104,7 +104,7 @@ describe.skipIf('why' in disk)('the disk of Kafka is full', () => {
 
   test('in a stage: reports are refused, the lease runs out, and with space again the release goes on', async () => {
     const id = 'full-disk';
-    await faulty.pipeline.release('good', id, long);
+    await faulty.release('good', id, long);
     const version = await granted(id);
     const talking = talk();
     await until(() => (talking.answers.get(200) ?? 0) > 0);
@@ -126,7 +126,7 @@ describe.skipIf('why' in disk)('the disk of Kafka is full', () => {
 
   test('a person halts meanwhile: frozen at once, recorded when there is space again', async () => {
     const id = 'full-disk-halted';
-    await faulty.pipeline.release('good', id, long);
+    await faulty.release('good', id, long);
     await granted(id);
     const talking = talk();
     await fillUp();

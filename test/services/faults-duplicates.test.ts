@@ -91,7 +91,7 @@ const expectUnmoved = async (releaseId: string): Promise<void> => {
 };
 
 test('a good release: nobody is counted twice, and nothing halts it', async () => {
-  const state = await faulty.pipeline.wait(await faulty.pipeline.release('good', 'said-twice'));
+  const state = await faulty.pipeline.wait(await faulty.release('good', 'said-twice'));
   expect(state.phase).toBe('completed');
   const { verdicts } = await expectSound(faulty.pipeline.config, faulty.directors, state.releaseId, 'completed');
   expect(verdicts).toEqual([]);
@@ -104,7 +104,7 @@ test('a good release: nobody is counted twice, and nothing halts it', async () =
 });
 
 test('a release that does harm: halted once, by the evidence of each device once', async () => {
-  const state = await faulty.pipeline.wait(await faulty.pipeline.release('blocks-field', 'harms-twice'));
+  const state = await faulty.pipeline.wait(await faulty.release('blocks-field', 'harms-twice'));
   expect(state.phase).toBe('halted');
   const { types, verdicts } = await expectSound(faulty.pipeline.config, faulty.directors, state.releaseId, 'halted');
   expect(types.filter((type) => type === 'RegressionDetected')).toHaveLength(1);

@@ -55,7 +55,7 @@ describe('each is killed in a stage of one release: nothing is granted while it 
   ];
 
   beforeAll(async () => {
-    await faulty.pipeline.release('good', id, { stages });
+    await faulty.release('good', id, { stages });
   });
 
   test.each(parts.map((part, stage) => [part, stage] as const))('%s, in stage %i', async (part, stage) => {
@@ -131,7 +131,7 @@ describe('the judge halts, and each service is killed between the freeze and the
   let allow: () => Promise<void>;
 
   beforeAll(async () => {
-    await faulty.pipeline.release('blocks-field', id, long);
+    await faulty.release('blocks-field', id, long);
     await faulty.granted(id, 0);
     allow = await refuseRollback(id);
     await modeIs('frozen');
@@ -170,7 +170,7 @@ describe('a person halts, and each server is killed between the freeze and the r
   let allow: () => Promise<void>;
 
   beforeAll(async () => {
-    await faulty.pipeline.release('good', id, long);
+    await faulty.release('good', id, long);
     const { content } = await faulty.granted(id, 0);
     await until(() => faulty.running(content.contentVersion) > 0);
     allow = await refuseRollback(id);
@@ -203,7 +203,7 @@ describe('a person halts, and each server is killed between the freeze and the r
 describe('worse', () => {
   test('Kafka is down and a person halts: the freeze takes effect at once, its record follows', async () => {
     const id = 'halted-without-kafka';
-    await faulty.pipeline.release('good', id, long);
+    await faulty.release('good', id, long);
     const { content } = await faulty.granted(id, 0);
     await until(() => faulty.running(content.contentVersion) > 0);
     await faulty.kill('kafka');
@@ -219,7 +219,7 @@ describe('worse', () => {
   test('with everything but the file store dead, the lease runs out and no device takes the release', async () => {
     const id = 'all-dead';
     // A lease long enough to look at what it grants before it ends.
-    await faulty.pipeline.release('good', id, { leaseMs: '20s', freshTicks: 40 });
+    await faulty.release('good', id, { leaseMs: '20s', freshTicks: 40 });
     const { content } = await faulty.granted(id, 0);
     const version = content.contentVersion;
     await until(() => faulty.running(version) > 0);

@@ -2,10 +2,11 @@
  * A pipeline whose parts can be killed and started again one by one: servers of its own, and services in processes of their
  * own, as in an installation on several machines.
  */
-import { mkdtemp, rm, symlink } from 'node:fs/promises';
+import { cp, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, relative } from 'node:path';
 import { inject } from 'vitest';
+import { parse, stringify } from 'yaml';
 import { openApi } from '../../apps/cli/context.ts';
 import { beat, type Device, newDevice } from '../../apps/device/cycle.ts';
 import { readTrustedRoot } from '../../apps/simulator/simulator.ts';
@@ -28,7 +29,7 @@ import { openRepository } from '../../infra/tuf/client.ts';
 import { createDirectorStore } from '../../infra/tuf/director-store.ts';
 import { keysDirOf, type ServiceName, serviceNames, storeDirOf } from '../../services/all.ts';
 import type { ReleaseAnswer } from '../../services/api/contract.ts';
-import { type Pipeline, startPipeline, until } from './pipeline.ts';
+import { examples, type Pipeline, startPipeline, until } from './pipeline.ts';
 import { collectDirectors, type Directors } from './soundness.ts';
 
 const program = join(import.meta.dirname, '..', '..', 'services', 'main.ts');
@@ -43,6 +44,8 @@ export type FaultyPipeline = {
   /** For what a test needs to keep. */
   readonly dir: string;
   readonly directors: Directors;
+  /** As of the pipeline, with content that no engine is too slow for: a machine that is busy with faults measures nothing else. */
+  readonly release: Pipeline['release'];
   /** SIGKILL; resolves when the process is gone. */
   kill(part: Part): Promise<void>;
   /** Resolves when it serves again. */
@@ -62,6 +65,17 @@ export type FaultyPipeline = {
   /** Devices that run this content. */
   running(contentVersion: number): number;
   stop(): Promise<void>;
+};
+
+/** A copy of an example whose budgets are no matter. */
+const unhurried = async (example: string, folder: string): Promise<string> => {
+  const source = join(examples, 'releases', example);
+  await cp(source, folder, { recursive: true });
+  const family = parse(await readFile(join(source, 'family.yaml'), 'utf8'));
+  const base = relative(folder, join(source, family.base));
+  const budgets = { load: 100, scan: 100, memory: 100 };
+  await writeFile(join(folder, 'family.yaml'), stringify({ ...family, base, budgets }));
+  return folder;
 };
 
 /** Throws what a release ended with that was to be granted. Nothing, when nobody can be asked. */
@@ -151,8 +165,11 @@ export const startFaultyPipeline = async (options: {
     const isInside = ({ salt, thresholds }: Rollout, { deviceId, engine, failMode }: Device): boolean =>
       isExposed(bucketOf(salt, deviceId), thresholds[segmentKey(engineId(engine), failMode)] ?? 0);
     const isServer = (part: Part): part is ServerName => serverNames.some((name) => name === part);
+    const { release } = pipeline;
     return {
       ...{ pipeline, dir, directors, director, stop },
+      release: async (example, id, policy) =>
+        release(await unhurried(example, join(dir, 'content', example)), id, policy),
       kill: (part) => (isServer(part) ? running.kill(part) : killService(part)),
       start: (part) => (isServer(part) ? running.start(part) : launch(env, part)),
       granted: async (releaseId, stage) => {
