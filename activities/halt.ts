@@ -38,7 +38,9 @@ export const createHaltActivities = (ports: {
   thawExposure: async ({ releaseId, family, clearedCells }) => {
     const { document } = await ports.director.read(family);
     const granted = document.rollout && { ...document.rollout.lease, clearedCells };
-    const refused = granted && refuseGrant(granted, await ports.evidence.judgeStatus(releaseId), ports.now());
+    const status = granted && (await ports.evidence.judgeStatus(releaseId));
+    const asOf = ports.now();
+    const refused = granted && refuseGrant(granted, status, asOf);
     if (refused?.kind === 'stale') {
       const message = `release ${releaseId} is not resumed without fresh evidence: ${refused.why}`;
       throw new SigrelError('SRP_DEP_EVIDENCE', message);
@@ -52,7 +54,7 @@ export const createHaltActivities = (ports: {
         const { rollout } = current;
         return { ...current, mode: 'rolling', rollout: { ...rollout, lease: { ...rollout.lease, clearedCells } } };
       },
-      { expiresInMs: document.rollout?.lease.leaseMs ?? steadyExpiryMs, stop: 'clear' },
+      { expiresInMs: document.rollout?.lease.leaseMs ?? steadyExpiryMs, asOf, stop: 'clear' },
     );
     return { directorVersion: thawed.directorVersion, thawed: true };
   },

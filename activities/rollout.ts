@@ -64,8 +64,10 @@ export const createRolloutActivities = (ports: RolloutPorts): RolloutActivities 
       freshMs: policy.freshTicks * policy.tickMs,
       clearedCells: input.clearedCells,
     };
-    // Before the first stage there is nothing to judge by; every later one needs evidence that is fresh now.
-    const refused = stage === 0 ? null : refuseGrant(lease, await ports.evidence.judgeStatus(releaseId), ports.now());
+    // The first stage needs none before a first window can be due; every later one needs evidence that is fresh now.
+    const status = await ports.evidence.judgeStatus(releaseId);
+    const asOf = ports.now();
+    const refused = refuseGrant(lease, status, asOf);
     if (refused?.kind === 'stale') throw noEvidence(releaseId, refused.why);
     const opening = ports.director.change(
       family,
@@ -90,7 +92,7 @@ export const createRolloutActivities = (ports: RolloutPorts): RolloutActivities 
           rollback: null,
         };
       },
-      { expiresInMs: policy.leaseMs },
+      { expiresInMs: policy.leaseMs, asOf },
     );
     const opened = await opening.catch(wasFrozen);
     if ('frozen' in opened) {
@@ -149,6 +151,8 @@ export const createRolloutActivities = (ports: RolloutPorts): RolloutActivities 
 
   verifyHalt: async ({ releaseId, settleMs, waitMs }) => {
     const started = ports.now();
+    /** The broker's clock when this began, whatever this process's clock says; in doubt the later one. */
+    let from: number | null = null;
     for (;;) {
       const read = await ports.evidence.judgeStatus(releaseId).then(
         (status) => ({ status }),
@@ -160,7 +164,8 @@ export const createRolloutActivities = (ports: RolloutPorts): RolloutActivities 
       const harmed = total(counts, 'harmed');
       const recovered = total(counts, 'recovered');
       // Windows that end before the rollback was out say nothing about recovery.
-      const late = (status?.lastWindowClosedAt ?? 0) >= started + settleMs;
+      from ??= status && Math.max(started, status.lastWindowClosedAt);
+      const late = from !== null && (status?.lastWindowClosedAt ?? 0) >= from + settleMs;
       // A device that died of the content just before the freeze is counted when its silence is due.
       const open = sumOf(status?.openTrials ?? {});
       const settled = late && open === 0;

@@ -225,6 +225,8 @@ export type DirectorStore = {
     change: (current: DirectorDocument) => Omit<DirectorDocument, 'directorVersion'> | null,
     options: {
       readonly expiresInMs: number;
+      /** As in `renew`. */
+      readonly asOf?: number;
       readonly stop?: 'set' | 'clear';
       /** Does nothing at all, the stop marker included, while another release than this one is rolling out. */
       readonly unlessRolling?: string;
@@ -232,9 +234,10 @@ export type DirectorStore = {
   ): Promise<{ readonly document: DirectorDocument; readonly publishedAt: number }>;
   /**
    * Signs the same document again with a new expiry, when its version is still `directorVersion`; one that grants exposure
-   * only while neither a stop marker nor a freeze stands.
+   * only while neither a stop marker nor a freeze stands. `asOf` (ms; now, when not given): when it was found that it may be; the
+   * expiry counts from there, however long the lock was waited for and whatever the clock did meanwhile.
    */
-  renew(family: string, directorVersion: number, expiresInMs: number): Promise<boolean>;
+  renew(family: string, directorVersion: number, expiresInMs: number, asOf?: number): Promise<boolean>;
   /**
    * Freezes the family, whatever rolls out or is about to: from its marker on nothing raises or renews exposure, also when the
    * rest fails; from the document on no device newly takes anything. Takes the place of another freeze. Idempotent.

@@ -51,10 +51,13 @@ export type StageQuestion = {
   readonly clearedCells: readonly string[];
 };
 
-/** True when the last window is too old to renew a lease or to pass a stage on. */
+/**
+ * True when the last window is too old to renew a lease or to pass a stage on. One that closed as much later than now is no
+ * better: a clock is wrong, and nothing is known about its age.
+ */
 export const isStale = (policy: RolloutPolicy, status: JudgeStatus | null, now: number): boolean =>
   // Written so that what is no number is stale, here and below: nothing passes on it.
-  status === null || !(now - status.lastWindowClosedAt <= policy.freshTicks * policy.tickMs);
+  status === null || !(Math.abs(now - status.lastWindowClosedAt) <= policy.freshTicks * policy.tickMs);
 
 /**
  * Whether the lease of this document may be renewed; null when it may, else why not. Fresh windows without a verdict are
@@ -75,6 +78,9 @@ export const refuseRenewal = (
       ? 'no workflow has looked at the stage yet'
       : `no workflow has looked at the stage for ${unwatchedMs} ms`;
   }
+  if (-unwatchedMs > rollout.lease.freshMs) {
+    return `a workflow looked at the stage in ${-unwatchedMs} ms from now: the clock of the worker or of this process is wrong`;
+  }
   return refuseGrant(rollout.lease, status, now)?.why ?? null;
 };
 
@@ -89,9 +95,13 @@ export const refuseGrant = (
 ): { readonly kind: 'verdict' | 'stale'; readonly why: string } | null => {
   if (status?.halt) return { kind: 'verdict', why: 'the judge halted the release' };
   if (openHolds(status, lease.clearedCells).length > 0) return { kind: 'verdict', why: 'the judge holds the release' };
-  const freshUntil = Math.max(status?.lastWindowClosedAt ?? 0, lease.startedAt) + lease.freshMs;
-  if (now <= freshUntil) return null;
-  return { kind: 'stale', why: `the last window is ${now - freshUntil + lease.freshMs} ms old` };
+  const age = now - Math.max(status?.lastWindowClosedAt ?? 0, lease.startedAt);
+  if (Math.abs(age) <= lease.freshMs) return null;
+  const why =
+    age > 0
+      ? `the last window is ${age} ms old`
+      : `the last window closes in ${-age} ms from now: the broker's clock or the clock of this process is wrong`;
+  return { kind: 'stale', why };
 };
 
 /** Decides about one stage. Throws nothing; a stage that the policy does not have waits for ever, with that finding. */

@@ -314,14 +314,17 @@ const unavailable = (reply: FastifyReply, title: string, code: string, detail: s
     .type('application/problem+json')
     .send(problem(503, title, code, detail));
 
-/** Does `work` at once and then again and again, whether or not it fails; says when that changes. */
+/**
+ * Does `work` at once and then again and again, whether or not it fails; says when that changes. Paced by monotonic time: an hour
+ * that is set back is no hour without a clock record.
+ */
 const every = async (
   ms: number,
   signal: AbortSignal,
   work: () => Promise<void>,
   say: { readonly failed: (error: string) => void; readonly worked: () => void },
 ): Promise<void> => {
-  let next = Date.now();
+  let next = performance.now();
   let working = true;
   while (!signal.aborted) {
     const error = await work().then(
@@ -331,7 +334,7 @@ const every = async (
     if (working && error) say.failed(error.message);
     if (!working && !error) say.worked();
     working = error === null;
-    next = Math.max(next + ms, Date.now());
-    await sleep(Math.max(0, next - Date.now()), undefined, { signal }).catch(() => {});
+    next = Math.max(next + ms, performance.now());
+    await sleep(Math.max(0, next - performance.now()), undefined, { signal }).catch(() => {});
   }
 };

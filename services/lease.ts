@@ -26,9 +26,9 @@ export const startLeaseRenewal = (options: {
   const stopping = new AbortController();
   const refused = new Map<string, string>();
 
-  const whyNot = async (document: DirectorDocument, releaseId: string): Promise<string | null> => {
+  const whyNot = async (document: DirectorDocument, releaseId: string, asOf: number): Promise<string | null> => {
     const [status, watchedAt] = await Promise.all([evidence.judgeStatus(releaseId), watches.lastSeen(releaseId)]);
-    return refuseRenewal(document, status, watchedAt, now());
+    return refuseRenewal(document, status, watchedAt, asOf);
   };
 
   const renew = async (family: string): Promise<void> => {
@@ -37,7 +37,7 @@ export const startLeaseRenewal = (options: {
     if (!grantsExposure(document) || rollout === null) {
       refused.delete(family);
       // Grants nothing: it only has to stay verifiable, also when there is no release for a long time.
-      if (expiresAt - now() < steadyExpiryMs / 2) await director.renew(family, directorVersion, steadyExpiryMs);
+      if (expiresAt - now() < steadyExpiryMs / 2) await director.renew(family, directorVersion, steadyExpiryMs, now());
       return;
     }
     const { leaseMs } = rollout.lease;
@@ -45,13 +45,16 @@ export const startLeaseRenewal = (options: {
     if (expiresAt - now() > (leaseMs * 2) / 3) return;
     const { releaseId } = rollout.content;
     const stands = stopped ? 'the release was stopped' : freeze ? `the family is frozen by ${freeze.by}` : null;
-    let why = stands ?? (await whyNot(document, releaseId));
+    // The lease counts from the moment at which the evidence was found fresh.
+    let asOf = now();
+    let why = stands ?? (await whyNot(document, releaseId, asOf));
     if (why === null) {
-      await familyLog.append(renewalOf(document, rollout, now()));
+      await familyLog.append(renewalOf(document, rollout, asOf));
       // While the log was written the judge may have spoken, or what it had seen has grown old.
-      why = await whyNot(document, releaseId);
+      asOf = now();
+      why = await whyNot(document, releaseId, asOf);
     }
-    const renewed = why === null && (await director.renew(family, directorVersion, leaseMs));
+    const renewed = why === null && (await director.renew(family, directorVersion, leaseMs, asOf));
     if (renewed) {
       if (refused.delete(family)) log('info', { family, releaseId }, 'the lease is renewed again');
     } else refuse(family, releaseId, why ?? 'it was stopped or changed meanwhile');

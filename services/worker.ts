@@ -15,6 +15,7 @@ import { createPublishActivities } from '../activities/publish.ts';
 import { createRecordActivities } from '../activities/record.ts';
 import { createRolloutActivities } from '../activities/rollout.ts';
 import { SigrelError } from '../domain/errors.ts';
+import { releaseWorkflowId } from '../domain/ids.ts';
 import type { MatrixTools } from '../domain/matrix/run-cell.ts';
 import type {
   BlobStore,
@@ -92,7 +93,10 @@ export const startWorker = async (options: {
     });
   const release = {
     ...createRecordActivities({ log: ports.log }),
-    ...createRolloutActivities({ ...ports, ...attempt, bucketOf }),
+    ...createRolloutActivities({
+      ...{ ...ports, ...attempt, bucketOf },
+      watches: watchesThatCount(ports.watches, connection, namespace),
+    }),
   };
   const workers = await Promise.all([
     on(queues.release, release, 100, options.bundle),
@@ -117,6 +121,24 @@ export const startWorker = async (options: {
     },
   };
 };
+
+/** How long a watch waits for Temporal's answer; well below the heartbeat's limit. */
+const answerMs = 2_000;
+
+/**
+ * A watch counts while Temporal answers for its workflow. Without a server the activity alone looks on for ever, and what it
+ * finds reaches nobody: the lease has to run out.
+ */
+const watchesThatCount = (watches: Watches, connection: NativeConnection, namespace: string): Watches => ({
+  ...watches,
+  note: async (releaseId, at) => {
+    const execution = { workflowId: releaseWorkflowId(releaseId) };
+    await connection.withDeadline(Date.now() + answerMs, () =>
+      connection.workflowService.describeWorkflowExecution({ namespace, execution }),
+    );
+    await watches.note(releaseId, at);
+  },
+});
 
 /** Faults of the input are final; faults of the world are tried again. The code becomes the failure's type. */
 const isFinal = (code: string): boolean => /^SRP_(INPUT|RULE|MISSING|INTEGRITY|BUG)_/.test(code);

@@ -3,11 +3,11 @@ import type { Watches } from '../../domain/ports.ts';
 import type { Pool } from './pool.ts';
 
 export const createWatches = (pool: Pool): Watches => ({
+  // The last one counts, also when it is earlier: what a clock that was ahead has said must not stand for an hour.
   note: async (releaseId, at) => {
     await pool.query(
       `insert into release_watches (release_id, seen_at) values ($1, $2)
-       on conflict (release_id) do update set seen_at = excluded.seen_at
-       where release_watches.seen_at < excluded.seen_at`,
+       on conflict (release_id) do update set seen_at = excluded.seen_at`,
       [releaseId, at],
     );
   },

@@ -51,10 +51,10 @@ export const createDirectorStore = (options: DirectorOptions): DirectorStore => 
   const stopFile = (family: string) => join(dir, `stopped-${family}`);
   const locked = <T>(work: () => Promise<T>): Promise<T> => withLock(join(dir, 'lock'), work);
 
-  const common = (version: number, expiresInMs: number) => ({
+  const common = (version: number, expiresInMs: number, asOf = now()) => ({
     version,
     specVersion,
-    expires: expiry(now() + expiresInMs),
+    expires: expiry(asOf + expiresInMs),
   });
   const header = (type: string, version: number, expiresInMs: number) => ({
     ...{ _type: type, spec_version: specVersion, version },
@@ -147,7 +147,13 @@ export const createDirectorStore = (options: DirectorOptions): DirectorStore => 
     }
   };
 
-  const buildDirector = async (family: string, version: number, document: DirectorDocument, expiresInMs: number) => {
+  const buildDirector = async (
+    family: string,
+    version: number,
+    document: DirectorDocument,
+    expiresInMs: number,
+    asOf = now(),
+  ) => {
     const bytes = Buffer.from(canonicalJson(document));
     const path = `director/${family}.json`;
     await writeWhole(join(targetsDir, `director/${sha256(bytes)}.${family}.json`), bytes);
@@ -155,7 +161,7 @@ export const createDirectorStore = (options: DirectorOptions): DirectorStore => 
       ...{ path, length: bytes.length, hashes: { sha256: sha256(bytes) } },
       unrecognizedFields: { custom: { document: JSON.parse(canonicalJson(document)) } },
     });
-    const signed = new Targets({ ...common(version, expiresInMs), targets: { [path]: target } });
+    const signed = new Targets({ ...common(version, expiresInMs, asOf), targets: { [path]: target } });
     return sign(signed, [await readSigner(keysDir, directorRole(family), 'expect')]);
   };
 
@@ -377,7 +383,7 @@ export const createDirectorStore = (options: DirectorOptions): DirectorStore => 
         return { targetsVersion: next.signed.version };
       }),
 
-    change: (family, change, { expiresInMs, stop, unlessRolling }) =>
+    change: (family, change, { expiresInMs, asOf, stop, unlessRolling }) =>
       locked(async () => {
         const snapshot = await requireSnapshot();
         const metadata = await requireRole(snapshot, family, directorRole(family));
@@ -411,7 +417,7 @@ export const createDirectorStore = (options: DirectorOptions): DirectorStore => 
         if (wanted === null) publishedAt = await writtenAt(metadata, family);
         else {
           document = nextDocument(current, wanted, freeze?.freezeId);
-          const next = await buildDirector(family, metadata.signed.version + 1, document, expiresInMs);
+          const next = await buildDirector(family, metadata.signed.version + 1, document, expiresInMs, asOf);
           await publish(snapshot, { [directorRole(family)]: next });
           publishedAt = now();
         }
@@ -419,7 +425,7 @@ export const createDirectorStore = (options: DirectorOptions): DirectorStore => 
         return { document, publishedAt };
       }),
 
-    renew: (family, directorVersion, expiresInMs) =>
+    renew: (family, directorVersion, expiresInMs, asOf) =>
       locked(async () => {
         const snapshot = await requireSnapshot();
         const metadata = await requireRole(snapshot, family, directorRole(family));
@@ -429,7 +435,7 @@ export const createDirectorStore = (options: DirectorOptions): DirectorStore => 
         if (grantsExposure(document)) {
           if ((await isStopped(family)) || (await freezeOf(family, document)) !== null) return false;
         }
-        const next = await buildDirector(family, metadata.signed.version + 1, document, expiresInMs);
+        const next = await buildDirector(family, metadata.signed.version + 1, document, expiresInMs, asOf);
         await publish(snapshot, { [directorRole(family)]: next });
         return true;
       }),

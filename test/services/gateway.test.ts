@@ -152,7 +152,7 @@ test('a revoked device is refused by a running gateway within a second, and hear
   const gateway = await start({ refreshMs: 1_000 });
   const fleet = newFleet(gateway.url, fleetKey);
   const send = async () => (await fleet.send([['fw-1', pollBody({ offer })]]))[0];
-  expect(await send()).toHaveProperty('acknowledgedUntil');
+  expect(await send()).toHaveProperty('acknowledgedForMs');
   const said = { by: 'ann', reason: 'stolen' };
   expect(await changeRevocation(database.pool, 'revoke', 'fw-1', said)).toEqual({
     revocation: { deviceId: 'fw-1', ...said, at: expect.any(String), restored: null },
@@ -168,7 +168,7 @@ test('a revoked device is refused by a running gateway within a second, and hear
   await expect(changeRevocation(database.pool, 'restore', 'fw-1', said)).rejects.toMatchObject({
     code: 'SRP_RULE_NOT_REVOKED',
   });
-  await expect.poll(send, patient).toHaveProperty('acknowledgedUntil');
+  await expect.poll(send, patient).toHaveProperty('acknowledgedForMs');
   // What it says it is, is no part of the field either: an engine that it made up would hold up every release.
   const row = { deviceId: 'fw-1', engine: engineA, failMode: 'fail-open', contentVersion: 1, offset: 1 } as const;
   await saveDevices(database.pool, [row, { ...row, deviceId: 'fw-9' }]);

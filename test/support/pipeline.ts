@@ -20,7 +20,7 @@ import { createKafka, silent } from '../../infra/kafka/client.ts';
 import { createKafkaEventLog } from '../../infra/kafka/event-log.ts';
 import { createProducer } from '../../infra/kafka/produce.ts';
 import { createLog } from '../../infra/logging.ts';
-import { forgetServices, recordServices } from '../../infra/servers/services-record.ts';
+import { forgetServices, readServices, recordServices } from '../../infra/servers/services-record.ts';
 import { keysDirOf, type RunningServices, type ServiceName, startServices, storeDirOf } from '../../services/all.ts';
 import type { ReleaseStarted } from '../../services/api/contract.ts';
 
@@ -49,22 +49,25 @@ export type Pipeline = {
   readonly policyFile: string;
   readonly simulator: Simulator;
   readonly services: RunningServices;
-  /** Starts a release of an example, or of a folder by its absolute path; throws what the api refuses. */
+  /** Starts a release of an example, or of a folder by its absolute path; throws what the api refuses. `policy`: changes of the quick one. */
   readonly release: (example: string, id: string, policy?: object) => Promise<string>;
-  /** Waits until the release has ended or `until` holds. Throws after two minutes. */
+  /** Waits until the release has ended or `until` holds. Throws after four minutes. */
   readonly wait: (releaseId: string, until?: (state: ReleaseState) => boolean) => Promise<ReleaseState>;
   /** The stream as Kafka has it. */
   readonly stream: (releaseId: string) => Promise<StreamReport>;
   stop(): Promise<void>;
 };
 
-/** `kafkaBrokers`, `postgresUrl`: servers of the test's own. `only`: services in this process; the others are the test's. */
+/** Addresses: servers of the test's own. `only`: services in this process; the others are the test's. */
 export const startPipeline = async (options: {
   readonly namespace: string;
   readonly devices: number;
+  readonly temporalAddress?: string;
   readonly kafkaBrokers?: readonly string[];
   readonly postgresUrl?: string;
   readonly only?: readonly ServiceName[];
+  /** On top of the environment of every process. */
+  readonly env?: Readonly<Record<string, string>>;
   /** Called when the services of this process run and before the fleet is enrolled. */
   readonly beforeFleet?: (env: Readonly<Record<string, string>>) => Promise<void>;
 }): Promise<Pipeline> => {
@@ -77,12 +80,13 @@ export const startPipeline = async (options: {
   postgres.pathname = `/${database}`;
   const env = {
     SIGREL_STATE_DIR: stateDir,
-    SIGREL_TEMPORAL_ADDRESS: inject('temporalAddress'),
+    SIGREL_TEMPORAL_ADDRESS: options.temporalAddress ?? inject('temporalAddress'),
     SIGREL_TEMPORAL_NAMESPACE: options.namespace,
     SIGREL_KAFKA_BROKERS: brokers.join(','),
     SIGREL_TOPIC_PREFIX: `${options.namespace}-${randomUUID().slice(0, 8)}.`,
     SIGREL_POSTGRES_URL: postgres.href,
     SIGREL_CLOCK_MS: '250',
+    ...options.env,
   };
   const config = readConfig(env, stateDir);
   const log = createLog({ file: join(stateDir, 'logs', 'in-process.log'), level: 'info' });
@@ -97,6 +101,7 @@ export const startPipeline = async (options: {
   const urls = Object.entries(services.urls).map(([name, url]) => [name, { url }]);
   await recordServices(stateDir, Object.fromEntries(urls));
   await options.beforeFleet?.(env);
+  const urlOf = (name: ServiceName): string => readServices(stateDir)[name]?.url ?? '';
   const api = openApi(config);
   await api.post('/families', { bundle: await bundleFolder(join(examples, 'families', 'ips'), undefined) });
 
@@ -110,8 +115,8 @@ export const startPipeline = async (options: {
     packs: await acquirePacks(() => {}, packsOf(['suricata'])),
     keys: () => readKeyRing(keysDirOf(stateDir)),
     family: 'ips',
-    gatewayUrl: services.urls.gateway ?? '',
-    repositoryUrl: services.urls.repository ?? '',
+    gatewayUrl: urlOf('gateway'),
+    repositoryUrl: urlOf('repository'),
     trustedRoot: await readTrustedRoot(storeDirOf(stateDir)),
     dir: join(stateDir, 'simulator'),
     heartbeatMs: 1_000,
@@ -155,7 +160,7 @@ const administer = async (serverUrl: string, statement: string): Promise<void> =
   await client.end();
 };
 
-const waitLimitMs = 120_000;
+const waitLimitMs = 240_000;
 
 const waitFor = async (
   api: Api,
@@ -180,7 +185,7 @@ const waitFor = async (
   return found;
 };
 
-/** Waits until `holds`; throws after two minutes. */
+/** Waits until `holds`; throws after four minutes. */
 export const until = async (holds: () => Promise<boolean> | boolean): Promise<void> => {
   const deadline = Date.now() + waitLimitMs;
   while (!(await holds())) {

@@ -183,6 +183,15 @@ describe('the store', () => {
     });
   });
 
+  test('a lease counts from when its evidence was looked at, not from when it was signed', async () => {
+    const asOf = Math.floor(Date.now() / 1_000) * 1_000 - 5_000;
+    const content = await contentOf(2, 'r1', 'new');
+    const { document } = await store.change('ips', rolling(content, 10), { expiresInMs: 60_000, asOf });
+    expect((await store.read('ips')).expiresAt).toBe(asOf + 60_000);
+    await store.renew('ips', document.directorVersion, 90_000, asOf);
+    expect((await store.read('ips')).expiresAt).toBe(asOf + 90_000);
+  });
+
   test('a stop marker holds against openings and renewals until it is lifted', async () => {
     const content = await contentOf(2, 'r1', 'new');
     const { document } = await store.change('ips', rolling(content, 10), { expiresInMs: 60_000 });

@@ -38,9 +38,10 @@ afterAll(async () => {
 });
 beforeEach(async () => {
   number += 1;
+  clockOffset = 0;
   const dir = join(root, String(number));
   blobs = createFileBlobs(join(dir, 'blobs'));
-  director = createDirectorStore({ dir, keysDir: join(root, 'keys'), blobs, now: Date.now });
+  director = createDirectorStore({ dir, keysDir: join(root, 'keys'), blobs, now: workerNow });
   await director.initialiseFamily(family, [{ engine, bytes: new TextEncoder().encode('baseline') }]);
   telemetryIsBack = Promise.resolve();
   controls = [];
@@ -54,7 +55,11 @@ const evidence = { judgeStatus: async () => status() };
 const freshStatus = (changes: Partial<JudgeStatus> = {}): JudgeStatus =>
   judgeStatus({ lastWindowClosedAt: Date.now(), ...changes });
 
-const halt = () => createHaltActivities({ director, evidence, now: Date.now });
+/** What the worker's clock is wrong by. */
+let clockOffset: number;
+const workerNow = () => Date.now() + clockOffset;
+
+const halt = () => createHaltActivities({ director, evidence, now: workerNow });
 const rollout = () =>
   createRolloutActivities({
     director,
@@ -69,7 +74,7 @@ const rollout = () =>
       },
     },
     bucketOf: () => 0,
-    now: Date.now,
+    now: workerNow,
     heartbeat: () => {
       beats += 1;
     },
@@ -89,10 +94,10 @@ const prepare = async (releaseId: string) => {
     waysBack: goodContent(before).artefacts.map(({ engine: id, sha256, length }) => ({ engine: id, sha256, length })),
   });
   await publish.publishContent({ releaseId, family, release, rollback });
-  const open = (stage: number) =>
+  const open = (stage: number, startedAt = 0) =>
     rollout().openStage({
       ...{ releaseId, family, stage, salt: 's', thresholds: { [segment]: (stage + 1) * 1_000 }, release },
-      ...{ rollbackVersion: rollback.contentVersion, policy: defaultPolicy, startedAt: 0, clearedCells: [] },
+      ...{ rollbackVersion: rollback.contentVersion, policy: defaultPolicy, startedAt, clearedCells: [] },
     });
   return { releaseId, release, rollback, open };
 };
@@ -116,6 +121,23 @@ describe('opening a stage', () => {
     expect(controls).toMatchObject([{ kind: 'stage-opened', stage: 0 }]);
     expect(await document()).toMatchObject({ mode: 'rolling', rollout: { stage: 0 } });
     expect(await open(0)).toEqual({ directorVersion });
+  });
+
+  test.each([
+    ['an hour ahead', 3_600_000],
+    ['an hour behind', -3_600_000],
+  ])('a worker whose clock is %s grants nothing, not the first stage either', async (_, offset) => {
+    const { open } = await prepare('r1');
+    clockOffset = offset;
+    await expect(open(0)).rejects.toMatchObject({ code: 'SRP_DEP_EVIDENCE' });
+    clockOffset = 0;
+    await open(0);
+    clockOffset = offset;
+    await expect(open(1)).rejects.toMatchObject({ code: 'SRP_DEP_EVIDENCE' });
+    expect(await document()).toMatchObject({ mode: 'rolling', rollout: { stage: 0 } });
+    // What takes exposure away asks no clock.
+    await freeze('r1');
+    expect(await document()).toMatchObject({ mode: 'frozen' });
   });
 
   test('an attempt that comes after a later stage was opened changes nothing', async () => {
@@ -236,10 +258,11 @@ describe('halting', () => {
 
 describe('evidence before exposure', () => {
   const held = { verdict: { ...sampleVerdict, kind: 'hold' }, clearedAt: null } as const;
-  test('a later stage waits for fresh evidence; the first one has none to wait for', async () => {
+  test('a stage waits for fresh evidence; the first one not before a window can be due', async () => {
     const { open } = await prepare('r1');
     status = () => null;
-    await open(0);
+    await expect(open(0)).rejects.toMatchObject({ code: 'SRP_DEP_EVIDENCE' });
+    await open(0, Date.now());
     status = () => freshStatus({ lastWindowClosedAt: 0 });
     await expect(open(1)).rejects.toMatchObject({ code: 'SRP_DEP_EVIDENCE' });
     expect((await document()).rollout?.stage).toBe(0);

@@ -65,6 +65,14 @@ describe('a lease is renewed', () => {
       /halted/,
     ],
     ['nobody watches any more', documentOf('rolling'), statusOf(), now - 3_001, /no workflow has looked/],
+    [
+      'a window of the future',
+      documentOf('rolling'),
+      statusOf({ lastWindowClosedAt: now + 3_001 }),
+      now - 100,
+      /clock/,
+    ],
+    ['watched in the future', documentOf('rolling'), statusOf(), now + 3_001, /clock/],
     ['nobody has watched yet', documentOf('rolling'), statusOf(), null, /no workflow has looked/],
     ['frozen', documentOf('frozen'), statusOf(), now - 100, /frozen/],
     ['rolled back', documentOf('rollback'), statusOf(), now - 100, /rollback/],
@@ -90,8 +98,10 @@ describe('the service', () => {
         looked += 1;
         return { document, expiresAt, stopped: false, freeze: null, ...stands };
       },
-      renew: async (_family: string, version: number, expiresInMs: number) => {
+      renew: async (_family: string, version: number, expiresInMs: number, asOf: number) => {
         expect(version).toBe(7);
+        // A rolling one counts from when its evidence was looked at.
+        expect(asOf).toBe(now);
         renewals.push(expiresInMs);
         return true;
       },

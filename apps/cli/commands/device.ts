@@ -5,7 +5,7 @@ import { plural } from '../../../domain/timeline.ts';
 import { type KeyRing, newestKey, readKeyRing, rotateKey } from '../../../infra/device-auth.ts';
 import { createKafka, silent } from '../../../infra/kafka/client.ts';
 import { readDeadLetters } from '../../../infra/kafka/dead-letters.ts';
-import { keysDirOf } from '../../../services/all.ts';
+import { keysDirOf } from '../../../services/names.ts';
 import type { RevocationAnswer, RevocationsAnswer } from '../../../services/api/contract.ts';
 import { brokersOf } from '../context.ts';
 import type { Global } from '../global.ts';
