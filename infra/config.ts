@@ -30,7 +30,8 @@ const variables = z.strictObject({
   SIGREL_API_PORT: port.default(0),
   SIGREL_GATEWAY_PORT: port.default(0),
   SIGREL_REPOSITORY_PORT: port.default(0),
-  SIGREL_CLOCK_MS: z.coerce.number().int().min(50).max(60_000).default(1000),
+  // At most a third of what the aggregator takes for a gap (`longestQuietMs`): one late clock record is none.
+  SIGREL_CLOCK_MS: z.coerce.number().int().min(50).max(20_000).default(1000),
   SIGREL_LOG_LEVEL: z.enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent']).default('info'),
   // Read where they are used, before or beside a configuration; listed here so that a misspelt name is refused.
   SIGREL_API_URL: z.url().optional(),

@@ -254,8 +254,8 @@ export const benchAggregate = async (): Promise<object> => {
       [
         ['memory of 1,000,000 devices, MB', round(memory.bytes / 1e6), '', '<= 300'],
         ['bytes per device', round(memory.bytesPerDevice), '', ''],
-        ['one tick of all of them, ms', memory.tickMs.toFixed(1), '', ''],
-        ['snapshot of one partition on the event loop, ms', memory.snapshotMs.toFixed(1), '', ''],
+        ['one tick of all of them, ms of a core', memory.tickMs.toFixed(1), '', ''],
+        ['snapshot of one partition on the event loop, ms of a core', memory.snapshotMs.toFixed(1), '', ''],
         [
           'reports to windows per second of a core',
           round(throughput.perCoreSecond),
