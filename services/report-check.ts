@@ -23,7 +23,7 @@ export type Known = {
   key: KeyObject;
   readonly seen: Seen;
   readonly bucket: Bucket;
-  /** Engine and fail mode of its last poll, and how often it may yet say something else. */
+  /** Site, engine and fail mode of its last poll, and how often it may yet say something else. */
   described: string;
   readonly descriptions: Bucket;
   /** The last offer that was acknowledged. */
@@ -98,7 +98,7 @@ export const createReportCheck = (options: {
         if (takeToken(known.descriptions, descriptionRate, now) > 0) {
           return refuse(
             'description',
-            `body.engine: ${deviceId} has been too many engines lately; expected the one before`,
+            `body.engine: ${deviceId} has been too many engines, or at too many sites, lately; expected the ones before`,
           );
         }
         known.described = described;
@@ -117,10 +117,10 @@ export const createReportCheck = (options: {
 };
 
 /** null: it says nothing of its engine. */
-const descriptionOf = ({ body }: DeviceReport): string | null => {
+const descriptionOf = ({ site, body }: DeviceReport): string | null => {
   if (body.kind !== 'poll') return null;
   const { name, version, packageVersion, digest } = body.engine;
-  return `${name} ${version} ${packageVersion} ${digest} ${body.failMode}`;
+  return JSON.stringify([name, version, packageVersion, digest, body.failMode, site]);
 };
 
 const refuse = (why: Refusal, reason: string): Checked => ({ kind: 'refused', why, reason });
