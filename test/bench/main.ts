@@ -10,11 +10,16 @@ import { checkout } from '../../apps/cli/context.ts';
 import { note, out, paint } from '../../apps/cli/output.ts';
 import { stderrProgress } from '../../infra/servers/progress.ts';
 import { benchHalt, haltGates } from './halt.ts';
+import { benchLoad } from './load.ts';
 import { benchMatrix } from './matrix.ts';
 import { benchPipeline } from './pipeline.ts';
 
-const usage = `npm run bench -- [pipeline] [matrix] [halt] [--halts N] [--releases N] [--reduced] [--only GATES] [--runs N]
-  pipeline   a release beside its engines, recording, from harm to freeze (servers of its own)
+const usage = `npm run bench -- [pipeline] [load] [matrix] [halt] [--halts N] [--releases N] [--minutes N]
+                  [--reduced] [--only GATES] [--runs N]
+  pipeline   a release beside its engines, recording, from harm to freeze (servers of its own): --halts 10, --releases 5
+  load       from the crossing report to the freeze under 10,000 reports a second, and whether anything falls behind
+             (servers of its own): --halts 50, --minutes 5, --devices 100000, --rate 10000; exit code 1 when an aim is
+             missed
   matrix     the example families over every engine, and a large rule set (no servers)
   halt       the gates of the halt judge in simulated worlds (no servers): --reduced takes a minute instead of
              some ten, --only F1,D3 runs some gates, --runs another number of times than the specification says;
@@ -24,7 +29,10 @@ const usage = `npm run bench -- [pipeline] [matrix] [halt] [--halts N] [--releas
 const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
-    halts: { type: 'string', default: '10' },
+    halts: { type: 'string' },
+    minutes: { type: 'string', default: '5' },
+    devices: { type: 'string', default: '100000' },
+    rate: { type: 'string', default: '10000' },
     releases: { type: 'string', default: '5' },
     reduced: { type: 'boolean', default: false },
     only: { type: 'string', default: '' },
@@ -35,7 +43,15 @@ const { values, positionals } = parseArgs({
 const only = values.only.split(',').filter((gate) => gate !== '');
 const runs = values.runs === undefined ? null : Number(values.runs);
 const parts = {
-  pipeline: () => benchPipeline({ halts: Number(values.halts), releases: Number(values.releases) }),
+  pipeline: () => benchPipeline({ halts: Number(values.halts ?? 10), releases: Number(values.releases) }),
+  load: async () => {
+    const { figures, failed } = await benchLoad({
+      ...{ halts: Number(values.halts ?? 50), minutes: Number(values.minutes) },
+      ...{ devices: Number(values.devices), reportsPerSecond: Number(values.rate) },
+    });
+    if (failed.length > 0) process.exitCode = 1;
+    return figures;
+  },
   matrix: () => benchMatrix(stderrProgress()),
   halt: async () => {
     const form = values.reduced ? 'reduced' : 'full';
