@@ -46,7 +46,8 @@ export const newDevice = (
   sequence: Date.now(),
 });
 
-const say = (device: Device, body: DeviceReport['body']): SignedReport => {
+/** Numbers and signs what the device says. */
+export const say = (device: Device, body: DeviceReport['body']): SignedReport => {
   device.sequence += 1;
   const report: DeviceReport = { deviceId: device.deviceId, sequence: device.sequence, body };
   return { ...report, mac: signReport(device.key, report) };

@@ -5,12 +5,20 @@
  */
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { beat, type Device, install, mayInstall, newDevice, type SignedReport } from '../../../apps/device/cycle.ts';
+import {
+  beat,
+  type Device,
+  install,
+  mayInstall,
+  newDevice,
+  type SignedReport,
+  say,
+} from '../../../apps/device/cycle.ts';
 import { readTrustedRoot } from '../../../apps/simulator/simulator.ts';
 import type { DirectorDocument } from '../../../domain/director.ts';
 import { engineId, type SegmentKey, segmentKey } from '../../../domain/release.ts';
-import type { DeviceReport, ReportResult, ReportsAnswer } from '../../../domain/telemetry.ts';
-import { deviceKey, readFleetKey, signReport } from '../../../infra/device-auth.ts';
+import type { ReportResult, ReportsAnswer } from '../../../domain/telemetry.ts';
+import { deviceKey, readFleetKey } from '../../../infra/device-auth.ts';
 import { openRepository, type Poll } from '../../../infra/tuf/client.ts';
 import { keysDirOf, storeDirOf } from '../../../services/all.ts';
 import { poisson, type Random, randomOf } from '../halt/random.ts';
@@ -199,12 +207,8 @@ const takeContent = (
   return install(device, content, { outcome: 'healthy' });
 };
 
-const trouble = (device: Device, kind: Chance): SignedReport => {
-  device.sequence += 1;
-  const { deviceId, sequence, contentVersion } = device;
-  const report: DeviceReport = { deviceId, sequence, body: { kind, contentVersion, words: 'by chance' } };
-  return { ...report, mac: signReport(device.key, report) };
-};
+const trouble = (device: Device, kind: Chance): SignedReport =>
+  say(device, { kind, contentVersion: device.contentVersion, words: 'by chance' });
 
 // ---- the start
 
