@@ -1,11 +1,13 @@
 /** What the benchmarks of the whole pipeline share. */
 import { mkdir, rm, writeFile } from 'node:fs/promises';
 import { join, relative } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { stringify } from 'yaml';
 import { bringDown } from '../../apps/cli/commands/servers.ts';
 import { checkout, openConfig } from '../../apps/cli/context.ts';
 import type { StoredEvent } from '../../events/catalogue.ts';
 import type { Config } from '../../infra/config.ts';
+import type { Pool } from '../../infra/postgres/pool.ts';
 import { discardServers } from '../../infra/servers/local.ts';
 
 export const examples = join(checkout, 'examples');
@@ -39,6 +41,16 @@ export const deriveFamily = async (
   await writeFile(join(folder, 'family.yaml'), stringify({ base, name, engine: language, modes }));
   await writeFile(join(folder, 'support.yaml'), stringify(engines.map((engine) => ({ engine }))));
   return folder;
+};
+
+/** Until all of them are: what the gateway has heard takes a moment, and a release is planned from it. */
+export const inInventory = async (pool: Pool, devices: number): Promise<void> => {
+  for (const deadline = Date.now() + 120_000; Date.now() < deadline; await sleep(250)) {
+    const { rows } = await pool.query<{ devices: string }>('select count(*) as devices from devices');
+    // Shares are rounded: a few devices less than asked for.
+    if (Number(rows[0]?.devices) >= devices - 10) return;
+  }
+  throw new Error(`${devices} devices were heard and are not in the inventory after two minutes`);
 };
 
 export type Distribution = {

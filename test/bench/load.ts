@@ -26,7 +26,7 @@ import { readServers } from '../../infra/servers/local.ts';
 import { stderrProgress, step } from '../../infra/servers/progress.ts';
 import { readServices } from '../../infra/servers/services-record.ts';
 import type { ReleaseStarted } from '../../services/api/contract.ts';
-import { type Distribution, deriveFamily, distribution, find, fresh } from './common.ts';
+import { type Distribution, deriveFamily, distribution, find, fresh, inInventory } from './common.ts';
 import type { FamilyPlan, Second } from './fleet/plan.ts';
 import { startFleet } from './fleet/process.ts';
 import { type Crossing, createHarmReader, findCrossing, type Started } from './load/crossing.ts';
@@ -163,15 +163,6 @@ const familyPlans = async (devices: number): Promise<readonly FamilyPlan[]> => {
     }));
     return { family: name, devices: Math.round(devices / families.length), segments };
   });
-};
-
-const inInventory = async (pool: Pool, devices: number): Promise<void> => {
-  for (const deadline = Date.now() + 120_000; Date.now() < deadline; await sleep(250)) {
-    const { rows } = await pool.query<{ devices: string }>('select count(*) as devices from devices');
-    // Shares are rounded: a few devices less than asked for.
-    if (Number(rows[0]?.devices) >= devices - 10) return;
-  }
-  throw new Error(`${devices} devices were heard and are not in the inventory after two minutes`);
 };
 
 const halted = async (config: Config, api: Api, folder: string, policy: string): Promise<Halt> => {
