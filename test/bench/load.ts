@@ -11,7 +11,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { stringify } from 'yaml';
 import { bringDown, bringUp } from '../../apps/cli/commands/servers.ts';
 import { bundleFolder } from '../../apps/cli/content.ts';
-import { type Api, brokersOf, openApi, readStream } from '../../apps/cli/context.ts';
+import { type Api, brokersOf, checkout, openApi, readStream } from '../../apps/cli/context.ts';
 import { out, table } from '../../apps/cli/output.ts';
 import { watchRelease } from '../../apps/cli/watch.ts';
 import { decodeTelemetry, type Window } from '../../domain/telemetry.ts';
@@ -22,9 +22,11 @@ import { createKafka, silent } from '../../infra/kafka/client.ts';
 import { eachRecord } from '../../infra/kafka/read.ts';
 import { topicName } from '../../infra/kafka/topics.ts';
 import { createPool, type Pool } from '../../infra/postgres/pool.ts';
-import { readServers } from '../../infra/servers/local.ts';
+import { readServers, startServers } from '../../infra/servers/local.ts';
+import { spawnServer, waitReady } from '../../infra/servers/processes.ts';
 import { stderrProgress, step } from '../../infra/servers/progress.ts';
 import { readServices } from '../../infra/servers/services-record.ts';
+import type { ServiceName } from '../../services/all.ts';
 import type { ReleaseStarted } from '../../services/api/contract.ts';
 import { type Distribution, deriveFamily, distribution, find, fresh, inInventory } from './common.ts';
 import type { FamilyPlan, Second } from './fleet/plan.ts';
@@ -38,6 +40,8 @@ export type LoadOptions = {
   readonly minutes: number;
   readonly devices: number;
   readonly reportsPerSecond: number;
+  /** Gateway and aggregator in a process of their own: who takes what the fleet says delays nobody who acts on it. */
+  readonly apart: boolean;
 };
 
 const progress = stderrProgress();
@@ -85,6 +89,7 @@ export const benchLoad = async (
   const config = await fresh('load');
   const heartbeatMs = Math.round((1_000 * devices) / reportsPerSecond);
   const dir = join(config.stateDir, 'input');
+  if (options.apart) await startApart(config, ['gateway', 'aggregator']);
   await bringUp(config, progress);
   const api = openApi(config);
   const pool = createPool(readServers(config.stateDir).postgres?.address ?? '', 'bench', silent);
@@ -148,6 +153,20 @@ export const benchLoad = async (
     await pool.end();
     await bringDown(config);
   }
+};
+
+/** Some services in a process of their own, before `bringUp` starts the others. */
+const startApart = async (config: Config, names: readonly ServiceName[]): Promise<void> => {
+  const given = { temporal: config.temporal.address, kafka: config.kafka.brokers, postgres: config.postgres.url };
+  await startServers({ stateDir: config.stateDir, given, namespaces: [config.temporal.namespace], progress });
+  const log = join(config.stateDir, 'logs', 'services-apart.log');
+  const { identity } = spawnServer(
+    process.execPath,
+    [join(checkout, 'services', 'main.ts'), '--only', names.join(',')],
+    { log, env: { ...process.env, SIGREL_STATE_DIR: config.stateDir } },
+  );
+  const recorded = async () => names.every((name) => readServices(config.stateDir)[name]);
+  await waitReady(names.join(' and '), identity, log, recorded, 120_000);
 };
 
 const familyPlans = async (devices: number): Promise<readonly FamilyPlan[]> => {
@@ -286,7 +305,7 @@ const report = (options: LoadOptions, measured: Measured) => {
   for (const why of failed) out(`not reached: ${why}`);
   const figures = {
     unit: 'ms',
-    ...{ tickMs, devices: options.devices, minutes, cores: availableParallelism() },
+    ...{ tickMs, devices: options.devices, minutes, cores: availableParallelism(), apart: options.apart },
     freezeFromCrossingReport: {
       ...total,
       baseline,
