@@ -9,6 +9,7 @@ import {
   beat,
   type Device,
   install,
+  keepUnsent,
   mayInstall,
   newDevice,
   type SignedReport,
@@ -99,18 +100,24 @@ export const runFleet = async (
     for (const member of awake) {
       if (random() < silence.perHeartbeat) member.silentUntil = now + (silence.heartbeats + 0.5) * heartbeatMs;
     }
-    if (results === null || seen.kind !== 'document') return false;
+    if (results === null) {
+      for (const [index, { device }] of awake.entries()) keepUnsent(device, beats[index]?.reports.slice(0, -1) ?? []);
+      return false;
+    }
+    if (seen.kind !== 'document') return false;
     let at = 0;
-    const after: SignedReport[] = [];
+    const after: { readonly device: Device; readonly reports: readonly SignedReport[] }[] = [];
     for (const [index, member] of awake.entries()) {
       const { reports, wants } = beats[index] ?? { reports: [], wants: null };
       at += reports.length;
       const answer = results[at - 1];
       if (wants && answer && mayInstall(wants, answer, seen.expiresAt, Date.now())) {
-        after.push(...takeContent(family, member, wants, seen.document, fault()));
+        after.push({ device: member.device, reports: takeContent(family, member, wants, seen.document, fault()) });
       }
     }
-    await post(after);
+    if ((await post(after.flatMap(({ reports }) => reports))) === null) {
+      for (const { device, reports } of after) keepUnsent(device, reports);
+    }
     return true;
   };
 
