@@ -224,7 +224,7 @@ const frozenExposure = ({ hold }: Reading, freezeMs: number | null, tickMs: numb
     ? null
     : { ...hold, deviceHours: hold.deviceHours + (hold.devices * freezeMs) / tickMs / 60 };
 
-/** Follows a release to its end; one that nobody has halted after five minutes is halted by a person, and is a miss. */
+/** Follows a release to its end; one that rolls out for five minutes without a HALT is halted by a person, and is a miss. */
 const rollOut = async (
   api: Api,
   folder: string,
@@ -234,12 +234,18 @@ const rollOut = async (
   const { releaseId } = await api.post<ReleaseStarted>('/releases', {
     ...{ bundle, releaseId: `bench-${randomUUID().slice(0, 8)}`, requestedBy: 'bench', note: '' },
   });
-  const options = { timeoutMs: longestRunMs, justStarted: true, show: () => {} };
-  const first = await watchRelease(api, releaseId, options);
-  if (first.ended) return { releaseId, phase: first.state?.phase ?? 'unknown' };
-  await api.post(`/releases/${releaseId}/halt`, { by: 'bench', reason: 'the judge found nothing in five minutes' });
-  const { state } = await watchRelease(api, releaseId, options);
-  return { releaseId, phase: state?.phase ?? 'unknown' };
+  for (let given = false; ; ) {
+    const { state, ended } = await watchRelease(api, releaseId, {
+      timeoutMs: 5_000,
+      justStarted: true,
+      show: () => {},
+    });
+    if (ended) return { releaseId, phase: state?.phase ?? 'unknown' };
+    const startedAt = Date.parse(state?.rollout?.startedAt ?? '');
+    if (given || !(Date.now() - startedAt > longestRunMs) || state?.phase === 'halting') continue;
+    given = true;
+    await api.post(`/releases/${releaseId}/halt`, { by: 'bench', reason: 'the judge found nothing in five minutes' });
+  }
 };
 
 const decisionsOf = async (pool: Pool, releaseId: string) => {
