@@ -26,8 +26,8 @@ import { readServers } from '../../infra/servers/local.ts';
 import { stderrProgress, step } from '../../infra/servers/progress.ts';
 import { readServices } from '../../infra/servers/services-record.ts';
 import type { ReleaseStarted } from '../../services/api/contract.ts';
-import { deriveFamily, distribution, fresh, inInventory } from './common.ts';
-import { type Effect, type Exposure, type Reading, readRun } from './exposure/reading.ts';
+import { deriveFamily, distribution, find, fresh, inInventory } from './common.ts';
+import { type Effect, type Reading, readRun } from './exposure/reading.ts';
 import type { FamilyPlan, Fault } from './fleet/plan.ts';
 import { type Fleet, startFleet } from './fleet/process.ts';
 import { nullOf } from './halt/bound.ts';
@@ -158,11 +158,9 @@ const segmentPlans = async (): Promise<FamilyPlan['segments']> => {
 type Run = {
   readonly releaseId: string;
   readonly named: string;
-  /** Between the end of the tick of HOLD and the frozen document. */
+  /** From the end of the tick of HOLD to the frozen document. */
   readonly freezeMs: number | null;
   readonly reading: Reading;
-  /** Until no device could be offered it any more. */
-  readonly frozen: Exposure | null;
 };
 type Found = { readonly scenario: Scenario; readonly runs: readonly Run[] };
 
@@ -201,28 +199,22 @@ const measure = async (given: {
       fleet.harm({ kind: 'none' });
       const ticks = await readEvidence(pool, releaseId);
       const { hold, halt } = await decisionsOf(pool, releaseId);
-      const reading = readRun(ticks, effect, nullOf(judge.keys.B, delta), {
-        ...{ cells: judge.cells.length, hold: hold?.tick ?? null, halt: halt?.tick ?? null },
-      });
       const { events } = await readStream(config, releaseId);
       const frozenAt = events.flatMap((event) => (event.type === 'ExposureFrozen' ? [event.data.frozenAt] : []))[0];
-      const startedAt = Date.parse(events.find(({ type }) => type === 'RolloutPlanned')?.occurredAt ?? '');
-      const freezeMs =
-        hold === null || frozenAt === undefined ? null : frozenAt - startedAt - (hold.tick + 1) * parsed.policy.tickMs;
+      const startedAt = Date.parse(find(events, 'RolloutPlanned').occurredAt);
+      const frozen = hold === null || frozenAt === undefined ? null : (frozenAt - startedAt) / parsed.policy.tickMs;
+      const reading = readRun(ticks, effect, nullOf(judge.keys.B, delta), {
+        ...{ cells: judge.cells.length, hold: hold?.tick ?? null, frozen, halt: halt?.tick ?? null },
+      });
       runs.push({
-        ...{ releaseId, reading, freezeMs, named: halt?.cell ?? 'none' },
-        frozen: frozenExposure(reading, freezeMs, parsed.policy.tickMs),
+        ...{ releaseId, reading, named: halt?.cell ?? 'none' },
+        freezeMs: hold === null || frozen === null ? null : (frozen - hold.tick - 1) * parsed.policy.tickMs,
       });
     }
     found.push({ scenario, runs });
   }
   return found;
 };
-
-const frozenExposure = ({ hold }: Reading, freezeMs: number | null, tickMs: number): Exposure | null =>
-  hold === null || freezeMs === null
-    ? null
-    : { ...hold, deviceHours: hold.deviceHours + (hold.devices * freezeMs) / tickMs / 60 };
 
 /** Follows a release to its end; one that rolls out for five minutes without a HALT is halted by a person, and is a miss. */
 const rollOut = async (
@@ -274,7 +266,7 @@ const report = (
     return {
       ...{ name: scenario.name, small: scenario.small, runs: runs.length, bound, searched },
       hold: median(({ reading }) => reading.hold?.deviceHours),
-      frozen: median((run) => run.frozen?.deviceHours),
+      frozen: median(({ reading }) => reading.frozen?.deviceHours),
       halt: median(({ reading }) => reading.halt?.deviceHours),
       devices: {
         hold: median(({ reading }) => reading.hold?.devices),
@@ -288,7 +280,7 @@ const report = (
       missed: runs.filter(({ reading }) => reading.halt === null).length,
       named: runs.filter(({ named }) => named.startsWith(scenario.effect.metric)).length,
       /** Against the bound that the aim names. */
-      ratio: median((run) => run.frozen?.deviceHours) / (scenario.small ? searched : bound),
+      ratio: median(({ reading }) => reading.frozen?.deviceHours) / (scenario.small ? searched : bound),
     };
   });
   const columns = [

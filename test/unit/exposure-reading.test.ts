@@ -35,8 +35,9 @@ const ticksOf = (count: number, metric: string, treated: number) =>
 
 test('exposure counts what was served in the affected segments up to the end of the tick that decided', () => {
   const effect = { metric: 'crash', segments: [segment], control: 0.01, treated: 1 } as const;
-  const found = readRun(ticksOf(60, 'crash', 0.1), effect, policy, { cells: 42, hold: 9, halt: 19 });
+  const found = readRun(ticksOf(60, 'crash', 0.1), effect, policy, { cells: 42, hold: 9, frozen: 10.5, halt: 19 });
   expect(found.hold).toEqual({ deviceHours: expect.closeTo(1), devices: 6, harmed: 3 });
+  expect(found.frozen).toEqual({ deviceHours: expect.closeTo(1.05), devices: 6, harmed: 3 });
   expect(found.halt).toEqual({ deviceHours: expect.closeTo(2), devices: 6, harmed: 6 });
 });
 
@@ -45,7 +46,12 @@ test('the bound is reached within the run, or after it at the same rate', () => 
   const perTick = poissonInformation(effect, { treated: 0.1, control: 100 }, policy);
   const ticks = natsOf(0.01) / perTick;
   for (const length of [Math.ceil(ticks) + 5, Math.floor(ticks) - 5]) {
-    const found = readRun(ticksOf(length, 'crash', 0.1), effect, policy, { cells: 42, hold: null, halt: null });
+    const found = readRun(ticksOf(length, 'crash', 0.1), effect, policy, {
+      cells: 42,
+      hold: null,
+      frozen: null,
+      halt: null,
+    });
     expect(found.bound).toBeCloseTo((ticks * 6) / 60, 9);
     expect(found.searched / found.bound).toBeCloseTo(natsOf(0.01, 42) / natsOf(0.01), 9);
     expect(found.hold).toBeNull();
@@ -54,7 +60,7 @@ test('the bound is reached within the run, or after it at the same rate', () => 
 
 test('silence is counted in trials', () => {
   const effect = { metric: 'silence-first', segments: [segment], control: 0.002, treated: 1 } as const;
-  const found = readRun(ticksOf(30, 'silence-first', 2), effect, policy, { cells: 1, hold: 0, halt: 0 });
+  const found = readRun(ticksOf(30, 'silence-first', 2), effect, policy, { cells: 1, hold: 0, frozen: 1, halt: 0 });
   const ticks = natsOf(0.01) / trialInformation(2, 1, 0.002, policy);
   expect(found.bound).toBeCloseTo((ticks * 6) / 60, 9);
 });

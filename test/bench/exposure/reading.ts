@@ -27,18 +27,25 @@ export type Reading = {
   /** The bound that counts the search over the cells. */
   readonly searched: number;
   readonly hold: Exposure | null;
+  /** When the first frozen document was on disk: nobody newly takes the release after that. */
+  readonly frozen: Exposure | null;
   readonly halt: Exposure | null;
 };
 
 const alpha = 0.01;
 const ticksPerHour = 60;
 
-/** `ticks`: of one release, without a gap. `hold`, `halt`: the ticks of the decisions. */
+/** `ticks`: of one release, without a gap. `hold`, `halt`: the ticks of the decisions; `frozen`: ticks (fractional) from the start. */
 export const readRun = (
   ticks: readonly TickEvidence[],
   effect: Effect,
   policy: Null,
-  decisions: { readonly cells: number; readonly hold: number | null; readonly halt: number | null },
+  decisions: {
+    readonly cells: number;
+    readonly hold: number | null;
+    readonly frozen: number | null;
+    readonly halt: number | null;
+  },
 ): Reading => {
   const { metric, segments } = effect;
   const over = (of: (segment: SegmentKey, tick: TickEvidence) => number): number[] =>
@@ -52,10 +59,11 @@ export const readRun = (
   const served = over((segment, { counts }) => counts[segment]?.offered ?? 0);
   const hours = served.map((devices) => devices / ticksPerHour);
   const harmed = over((segment, tick) => tick.leaves[segment]?.[metric]?.[0] ?? 0);
-  const exposureAt = (tick: number): Exposure => ({
-    deviceHours: sumUpTo(hours, tick + 1),
-    devices: served[tick] ?? 0,
-    harmed: sumUpTo(harmed, tick + 1),
+  /** Up to a moment in ticks from the start. */
+  const exposureAt = (moment: number): Exposure => ({
+    deviceHours: sumUpTo(hours, moment),
+    devices: served[Math.ceil(moment) - 1] ?? 0,
+    harmed: sumUpTo(harmed, Math.floor(moment)),
   });
   const hoursFor = (wanted: number): number => {
     const tick = boundTick(nats, wanted);
@@ -69,8 +77,9 @@ export const readRun = (
   return {
     bound: hoursFor(natsOf(alpha)),
     searched: hoursFor(natsOf(alpha, decisions.cells)),
-    hold: decisions.hold === null ? null : exposureAt(decisions.hold),
-    halt: decisions.halt === null ? null : exposureAt(decisions.halt),
+    hold: decisions.hold === null ? null : exposureAt(decisions.hold + 1),
+    frozen: decisions.frozen === null ? null : exposureAt(decisions.frozen),
+    halt: decisions.halt === null ? null : exposureAt(decisions.halt + 1),
   };
 };
 
