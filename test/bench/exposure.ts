@@ -14,7 +14,7 @@ import { bundleFolder } from '../../apps/cli/content.ts';
 import { type Api, openApi, readStream } from '../../apps/cli/context.ts';
 import { out, table } from '../../apps/cli/output.ts';
 import { watchRelease } from '../../apps/cli/watch.ts';
-import { judgePolicies } from '../../domain/judge/session.ts';
+import { liveJudge } from '../../domain/judge/live.ts';
 import { engineId, type SegmentKey, segmentKey, type Verdict } from '../../domain/release.ts';
 import { parsePolicy } from '../../events/policy-schema.ts';
 import type { Config } from '../../infra/config.ts';
@@ -181,7 +181,7 @@ const measure = async (given: {
   await writeFile(policies.quick, stringify(quickPlan));
   const parsed = parsePolicy(plan);
   if (!parsed.ok) throw new Error(parsed.findings.map(({ message }) => message).join('; '));
-  const { judge } = judgePolicies(parsed.policy, keys);
+  const { policy: judge } = liveJudge(parsed.policy, keys);
 
   await step(progress, 'a release without a fault', async () => {
     const { phase } = await rollOut(api, folder, policies.quick);
@@ -241,9 +241,11 @@ const rollOut = async (
 };
 
 const decisionsOf = async (pool: Pool, releaseId: string) => {
-  const { rows } = await pool.query<{ verdict: Verdict }>('select verdict from decisions where release_id = $1', [
-    releaseId,
-  ]);
+  // A release can have a HOLD of more than one cell: enrolment stops at the first.
+  const { rows } = await pool.query<{ verdict: Verdict }>(
+    'select verdict from decisions where release_id = $1 order by tick',
+    [releaseId],
+  );
   const of = (kind: Verdict['kind']) => rows.find(({ verdict }) => verdict.kind === kind)?.verdict ?? null;
   return { hold: of('hold'), halt: of('halt') };
 };
