@@ -60,6 +60,9 @@ export const startJudge = async (options: {
   };
 };
 
+/** How soon windows that wait for others are to be seen in the database. */
+const showWaitingAfterMs = 1_000;
+
 /** The releases of one partition of the windows topic. */
 const openPartition = async (options: {
   readonly pool: Pool;
@@ -72,7 +75,10 @@ const openPartition = async (options: {
   const { pool, topic, partition, log, notify } = options;
   const context: SessionContext = { digestOf, codeVersion: options.codeVersion };
   const sessions = new Map<string, Session>();
-  let next = await readWatermark(pool, 'judge', topic, partition);
+  const batch = new Map<string, BatchOfRelease>();
+  let committed = await readWatermark(pool, 'judge', topic, partition);
+  let next = committed;
+  let committedAt = performance.now();
   // What another judge has committed and could not say any more before it lost this partition.
   for (const decision of await readDecisionsToNotify(pool)) notify(decision);
 
@@ -85,10 +91,8 @@ const openPartition = async (options: {
   return {
     nextOffset: () => next,
     take: async (messages) => {
-      const batch = new Map<string, BatchOfRelease>();
-      let to = next;
       for (const message of messages) {
-        to = Number(message.offset) + 1;
+        next = Number(message.offset) + 1;
         const window = decode(message);
         if (window === null) {
           log('error', { topic, partition, offset: message.offset }, 'a record that is no window was left out');
@@ -100,8 +104,13 @@ const openPartition = async (options: {
         await takeWindow(pool, found, window, context);
       }
       const changes = [...batch.values()].map(changeOf);
-      await commitBatch(pool, { topic, partition, from: next, to }, changes);
-      next = to;
+      // The partitions deliver a tick one by one. What completes none is in the log until then, and needs no transaction; but
+      // where one lags, people and alarms have to see which of them wait for it.
+      const completes = changes.some(({ changed }) => changed);
+      if (!completes && performance.now() - committedAt < showWaitingAfterMs) return;
+      await commitBatch(pool, { topic, partition, from: committed, to: next }, changes);
+      committed = next;
+      committedAt = performance.now();
       for (const { session, refusedBefore, results } of batch.values()) {
         const { releaseId } = session;
         for (const { verdicts } of results) for (const verdict of verdicts) notify({ releaseId, verdict });
@@ -109,6 +118,7 @@ const openPartition = async (options: {
           log('error', { releaseId, reason: session.refused }, 'the judge takes no further window of this release');
         }
       }
+      batch.clear();
     },
   };
 };

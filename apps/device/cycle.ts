@@ -52,7 +52,8 @@ export const newDevice = (
   ...{ contentVersion: 0, directorVersion: 0, rejected: [], trouble: null, settled: true, outbox: [], sequence },
 });
 
-const say = (device: Device, body: DeviceReport['body']): SignedReport => {
+/** Numbers and signs what the device says. */
+export const say = (device: Device, body: DeviceReport['body']): SignedReport => {
   device.sequence += 1;
   const { deviceId, site, sequence, keyEpoch } = device;
   const report: DeviceReport = { deviceId, ...(site !== undefined && { site }), sequence, body };

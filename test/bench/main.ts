@@ -10,14 +10,21 @@ import { checkout } from '../../apps/cli/context.ts';
 import { note, out, paint } from '../../apps/cli/output.ts';
 import { stderrProgress } from '../../infra/servers/progress.ts';
 import { benchAggregate } from './aggregate.ts';
+import { benchExposure } from './exposure.ts';
 import { benchGateway } from './gateway.ts';
 import { benchHalt, haltGates } from './halt.ts';
+import { benchLoad } from './load.ts';
 import { benchMatrix } from './matrix.ts';
 import { benchPipeline } from './pipeline.ts';
 
-const usage = `npm run bench -- [pipeline] [matrix] [halt] [aggregate] [gateway] [--halts N] [--releases N] [--reports N] [--reduced]
-                  [--only GATES] [--runs N]
-  pipeline   a release beside its engines, recording, from harm to freeze (servers of its own)
+const usage = `npm run bench -- [pipeline] [load] [exposure] [matrix] [halt] [aggregate] [gateway] [--halts N] [--releases N]
+                  [--minutes N] [--devices N] [--rate N] [--reports N] [--reduced] [--only GATES] [--runs N]
+  pipeline   a release beside its engines, recording, from harm to freeze (servers of its own): --halts 10, --releases 5
+  load       from the crossing report to the freeze under 10,000 reports a second, and whether anything falls behind
+             (servers of its own): --halts 50, --minutes 5, --devices 100000, --rate 10000; --apart: gateway
+             and aggregator in a process of their own; exit code 1 when an aim is missed
+  exposure   the fleet that a fault reaches until HOLD and HALT in the whole path, against the least that any rule needs
+             (servers of its own): --runs 5 of each of three faults; exit code 1 when an aim is missed
   matrix     the example families over every engine, and a large rule set (no servers)
   halt       the gates of the halt judge in simulated worlds (no servers): --reduced takes a minute instead of
              some ten, --only F1,D3 runs some gates, --runs another number of times than the specification says;
@@ -30,7 +37,11 @@ const usage = `npm run bench -- [pipeline] [matrix] [halt] [aggregate] [gateway]
 const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
-    halts: { type: 'string', default: '10' },
+    halts: { type: 'string' },
+    minutes: { type: 'string', default: '5' },
+    devices: { type: 'string' },
+    rate: { type: 'string', default: '10000' },
+    apart: { type: 'boolean', default: false },
     releases: { type: 'string', default: '5' },
     reports: { type: 'string', default: '200000' },
     reduced: { type: 'boolean', default: false },
@@ -39,10 +50,29 @@ const { values, positionals } = parseArgs({
     help: { type: 'boolean', default: false },
   },
 });
+const counts = ['halts', 'releases', 'devices', 'rate', 'runs'] as const;
+const noCount = counts.find(
+  (name) => values[name] !== undefined && !(Number.isSafeInteger(Number(values[name])) && Number(values[name]) > 0),
+);
+const noMinutes = !(Number(values.minutes) >= 0);
 const only = values.only.split(',').filter((gate) => gate !== '');
 const runs = values.runs === undefined ? null : Number(values.runs);
 const parts = {
-  pipeline: () => benchPipeline({ halts: Number(values.halts), releases: Number(values.releases) }),
+  pipeline: () => benchPipeline({ halts: Number(values.halts ?? 10), releases: Number(values.releases) }),
+  load: async () => {
+    const { figures, failed } = await benchLoad({
+      ...{ halts: Number(values.halts ?? 50), minutes: Number(values.minutes) },
+      ...{ devices: Number(values.devices ?? 100_000), reportsPerSecond: Number(values.rate) },
+      apart: values.apart,
+    });
+    if (failed.length > 0) process.exitCode = 1;
+    return figures;
+  },
+  exposure: async () => {
+    const { figures, failed } = await benchExposure({ runs: runs ?? 5, devices: Number(values.devices ?? 20_000) });
+    if (failed.length > 0) process.exitCode = 1;
+    return figures;
+  },
   matrix: () => benchMatrix(stderrProgress()),
   gateway: async () => {
     const { figures, failed } = await benchGateway({ reports: Number(values.reports), rounds: 5 }, stderrProgress());
@@ -61,10 +91,10 @@ type Part = keyof typeof parts;
 const isPart = (name: string): name is Part => name in parts;
 
 const unknown = positionals.find((name) => !isPart(name)) ?? only.find((gate) => !haltGates.includes(gate));
-const noCount = runs !== null && !(Number.isSafeInteger(runs) && runs > 0);
-if (values.help || unknown !== undefined || noCount) {
+if (values.help || unknown !== undefined || noCount !== undefined || noMinutes) {
   if (unknown !== undefined) note(`there is no part and no gate "${unknown}" of the benchmark`);
-  if (noCount) note(`--runs ${values.runs}: expected a whole number from 1`);
+  if (noCount !== undefined) note(`--${noCount} ${values[noCount]}: expected a whole number from 1`);
+  if (noMinutes) note(`--minutes ${values.minutes}: expected a number from 0`);
   note(usage);
   process.exit(values.help ? 0 : 2);
 }

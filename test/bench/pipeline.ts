@@ -3,15 +3,15 @@
  * Every figure stands beside a baseline measured in the same run.
  */
 import { randomUUID } from 'node:crypto';
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join, relative } from 'node:path';
+import { join } from 'node:path';
 import { stringify } from 'yaml';
 import { createRecordActivities } from '../../activities/record.ts';
 import { simulateFleet } from '../../apps/cli/commands/fleet.ts';
 import { bringDown, bringUp } from '../../apps/cli/commands/servers.ts';
 import { bundleFolder } from '../../apps/cli/content.ts';
-import { type Api, brokersOf, checkout, openApi, openConfig, readStream } from '../../apps/cli/context.ts';
+import { type Api, brokersOf, openApi, readStream } from '../../apps/cli/context.ts';
 import { out, table } from '../../apps/cli/output.ts';
 import { watchRelease } from '../../apps/cli/watch.ts';
 import type { TelemetryRecord } from '../../domain/telemetry.ts';
@@ -26,26 +26,14 @@ import { createKafka, silent } from '../../infra/kafka/client.ts';
 import { createKafkaEventLog } from '../../infra/kafka/event-log.ts';
 import { createProducer } from '../../infra/kafka/produce.ts';
 import { topicName } from '../../infra/kafka/topics.ts';
-import { discardServers } from '../../infra/servers/local.ts';
 import { stderrProgress } from '../../infra/servers/progress.ts';
 import type { ReleaseStarted } from '../../services/api/contract.ts';
+import { deriveFamily, distribution, examples, find, fresh } from './common.ts';
 
-const examples = join(checkout, 'examples');
 const demoPolicy = join(examples, 'demo', 'policy.yaml');
 const progress = stderrProgress();
 /** The newest engine of the demo's fleet. */
 const engine = '8.0.7';
-
-type Distribution = {
-  readonly n: number;
-  readonly median: number;
-  readonly worst: number;
-  readonly all: readonly number[];
-};
-const distribution = (all: readonly number[]): Distribution => {
-  const sorted = all.toSorted((a, b) => a - b);
-  return { n: all.length, median: sorted[Math.floor((sorted.length - 1) / 2)] ?? 0, worst: sorted.at(-1) ?? 0, all };
-};
 
 const release = async (api: Api, config: Config, folder: string, policy: string): Promise<Released> => {
   const bundle = await bundleFolder(folder, policy);
@@ -60,25 +48,16 @@ const release = async (api: Api, config: Config, folder: string, policy: string)
 };
 type Released = { readonly events: readonly StoredEvent[]; readonly wallMs: number; readonly phase: string };
 
-const find = <T extends StoredEvent['type']>(events: readonly StoredEvent[], type: T) => {
-  const found = events.find((event): event is Extract<StoredEvent, { type: T }> => event.type === type);
-  if (!found) throw new Error(`the release has no ${type}: it ended with ${events.at(-1)?.type}`);
-  return found;
-};
 const at = (event: StoredEvent): number => Date.parse(event.occurredAt);
 
 /** A fleet of one engine, a family with one mode, two stages: everything but the engine and the wait for evidence is ours. */
-const benchOverhead = async (stateDir: string, releases: number) => {
-  const config = await fresh(join(stateDir, 'overhead'));
+const benchOverhead = async (releases: number) => {
+  const config = await fresh('overhead');
   const dir = join(config.stateDir, 'input');
-  const family = join(dir, 'family');
-  await mkdir(family, { recursive: true });
-  const base = join(examples, 'families', 'ips');
-  await writeFile(
-    join(family, 'family.yaml'),
-    stringify({ base: relative(family, base), name: 'ips', engine: 'suricata', modes: ['ids'] }),
-  );
-  await writeFile(join(family, 'support.yaml'), stringify([{ engine: `suricata@${engine}` }]));
+  const engines = [`suricata@${engine}`];
+  const family = await deriveFamily(dir, {
+    ...{ example: 'ips', name: 'ips', language: 'suricata', modes: ['ids'], engines },
+  });
   const policy = join(dir, 'policy.yaml');
   await writeFile(
     policy,
@@ -200,8 +179,8 @@ const tailHarm = async (config: Config) => {
 /** Three harmed canaries in large segments are enough for both keys, two only hold. */
 const crossingDevices = 3;
 
-const benchFreeze = async (stateDir: string, halts: number) => {
-  const config = await fresh(join(stateDir, 'freeze'));
+const benchFreeze = async (halts: number) => {
+  const config = await fresh('freeze');
   await bringUp(config, progress);
   const api = openApi(config);
   await api.post('/families', { bundle: await bundleFolder(join(examples, 'families', 'ips'), undefined) });
@@ -237,20 +216,10 @@ const benchFreeze = async (stateDir: string, halts: number) => {
   }
 };
 
-const fresh = async (stateDir: string): Promise<Config> => {
-  const config = openConfig(stateDir);
-  await bringDown(config);
-  await discardServers(stateDir);
-  await rm(stateDir, { recursive: true, force: true });
-  await mkdir(stateDir, { recursive: true });
-  return config;
-};
-
 /** Measures and prints; returns every figure. */
 export const benchPipeline = async (counts: { readonly halts: number; readonly releases: number }): Promise<object> => {
-  const stateDir = join(openConfig(undefined).stateDir, 'bench');
-  const { overhead, total, bareCell, event } = await benchOverhead(stateDir, counts.releases);
-  const freeze = await benchFreeze(stateDir, counts.halts);
+  const { overhead, total, bareCell, event } = await benchOverhead(counts.releases);
+  const freeze = await benchFreeze(counts.halts);
   const tickMs = 1_000;
   const result = {
     unit: 'ms',
