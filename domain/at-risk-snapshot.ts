@@ -16,8 +16,8 @@ import { type OpeningsSnapshot, openingsBytes, openingsSnapshot, readOpenings } 
 
 const version = 4;
 
-type ReleaseHead = Omit<OpenRelease, 'segmentOfKind' | 'members' | 'changed' | 'openings' | 'sitesDue'> & {
-  readonly sitesDue: readonly number[];
+type ReleaseHead = Omit<OpenRelease, 'segmentOfKind' | 'members' | 'changed' | 'openings' | 'unitsDue'> & {
+  readonly unitsDue: readonly number[];
   readonly openings: OpeningsSnapshot;
 };
 type Head = Pick<
@@ -40,10 +40,10 @@ export const toSnapshot = (state: PartitionState): Uint8Array => {
     ...rest,
     ...{ version, littleEndian, ids: [...devices.rows.keys()] },
     releases: [...releases.values()].map(
-      ({ segmentOfKind: _kinds, members: _members, changed: _changed, openings, sitesDue, ...release }) => ({
+      ({ segmentOfKind: _kinds, members: _members, changed: _changed, openings, unitsDue, ...release }) => ({
         ...release,
         openings: openingsSnapshot(openings),
-        sitesDue: [...sitesDue],
+        unitsDue: [...unitsDue],
       }),
     ),
   };
@@ -86,7 +86,7 @@ export const fromSnapshot = (bytes: Uint8Array): PartitionState | null => {
     state.releases.set(release.releaseId, {
       ...release,
       ...{ segmentOfKind: [], members: members.table, changed, openings: read.openings },
-      sitesDue: new Set(release.sitesDue),
+      unitsDue: new Set(release.unitsDue),
     });
   }
   return state;

@@ -137,8 +137,8 @@ export type OpenRelease = {
   /** Members whose exposure may differ in the next tick, each once; the others are added as `atRisk` of their segment. */
   changed: number[];
   readonly openings: Openings;
-  /** Sites with a trial that was counted in this tick, as row * 2, and + 1 for later trials: one per site, kind and tick. */
-  readonly sitesDue: Set<number>;
+  /** Units with a trial that was counted in this tick, as row * 2, and + 1 for later trials: one per unit, kind and tick. */
+  readonly unitsDue: Set<number>;
 };
 
 export type PartitionState = {
@@ -332,7 +332,7 @@ export const newRelease = (
   members: noMembers(),
   changed: [],
   openings: noOpenings(),
-  sitesDue: new Set(),
+  unitsDue: new Set(),
 });
 
 export const metricIndex = Object.fromEntries(metrics.map((metric, index) => [metric.id, index])) as Readonly<

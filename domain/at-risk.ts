@@ -172,15 +172,18 @@ const settleKind = (
     const judged = (opening.bits & kind.judged) !== 0 && !isCounted(members, unit, kind.metric);
     if (!judged || (!treated && (has(members, unit, is.served) || isInside(release, row)))) continue;
     const arm = treated ? 'treated' : 'control';
-    if (unit === row || isFirstDue(release, unit, kind)) add(sums, exposureColumn(kind.metric, arm), 1);
+    if (isFirstDue(release, unit, kind)) add(sums, exposureColumn(kind.metric, arm), 1);
     if (silent) count(release, unit, kind.metric, arm);
   }
 };
 
-/** Whether no trial of this kind of the site was counted in this tick. */
-const isFirstDue = (release: OpenRelease, site: number, { reader }: TrialKind): boolean => {
-  const before = release.sitesDue.size;
-  return release.sitesDue.add(site * 2 + (reader === 'later' ? 1 : 0)).size > before;
+/**
+ * Whether no trial of this kind of the unit was counted in this tick: a unit that says ten things in a moment has not shown
+ * ten times that it is alive, and one gone wild must not drown the silence of others in trials of its own.
+ */
+const isFirstDue = (release: OpenRelease, unit: number, { reader }: TrialKind): boolean => {
+  const before = release.unitsDue.size;
+  return release.unitsDue.add(unit * 2 + (reader === 'later' ? 1 : 0)).size > before;
 };
 
 const closeTick = (state: PartitionState, release: OpenRelease, offset: number): Window => {
@@ -242,7 +245,7 @@ const startTick = (state: PartitionState, release: OpenRelease, start: number, o
     }
   }
   for (const row of changed) startTickOf(state, release, row, start);
-  release.sitesDue.clear();
+  release.unitsDue.clear();
   release.tick += 1;
   release.firstOffset = offset;
   release.stageAtStart = release.stage;

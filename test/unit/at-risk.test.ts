@@ -534,3 +534,17 @@ test('the helpers of this file mean what they say', () => {
   expect(segment).toBe(`ids-1.0-${engine.digest.slice(0, 8)}/fail-open`);
   expect(policy.firstSilenceMs).toBeLessThan(policy.silenceMs);
 });
+
+test('a device that says much in one tick has one trial of each kind in it, and is silent all the same', () => {
+  const heard = (says: number) => {
+    const log = newLog();
+    for (const id of ['t1', 'c1']) log.poll(-500, id);
+    log.open(0);
+    log.offer(100, 't1');
+    for (let n = 0; n < says; n += 1) log.poll(1_100 + n, 't1', { version: 2 });
+    log.clock(8_000);
+    return foldLog(log.records).windows;
+  };
+  // The later trials of the reports in tick 1 fall due in tick 6.
+  for (const says of [1, 2, 10]) expect(leafMs(heard(says), 6, 'silence-later')).toEqual([1, 0, 1, 0]);
+});
