@@ -76,9 +76,18 @@ const explain = (error: unknown): number => {
   return 1;
 };
 
+/** Ends the process when what it said has left it: of a pipe that is read slowly the rest would be lost. */
+const exit = (code: number | string): void => {
+  process.stdout.write('', () => process.exit(code));
+};
+// Who reads only the first lines (head) has seen what they wanted.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  process.exit(error.code === 'EPIPE' ? (process.exitCode ?? 0) : 1);
+});
+
 try {
   await program.parseAsync();
-  process.exit(process.exitCode ?? 0);
+  exit(process.exitCode ?? 0);
 } catch (error) {
-  process.exit(explain(error));
+  exit(explain(error));
 }

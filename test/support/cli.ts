@@ -2,7 +2,7 @@
 import { spawn } from 'node:child_process';
 import { join } from 'node:path';
 
-const main = join(import.meta.dirname, '..', '..', 'apps', 'cli', 'main.ts');
+export const main = join(import.meta.dirname, '..', '..', 'apps', 'cli', 'main.ts');
 
 export type Ran = { readonly code: number | null; readonly out: string; readonly err: string };
 

@@ -1,9 +1,10 @@
+import { execFileSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { stripVTControlCharacters as plain } from 'node:util';
 import { afterAll, expect, test } from 'vitest';
-import { runCli } from '../support/cli.ts';
+import { main, runCli } from '../support/cli.ts';
 
 const dir = mkdtempSync(join(tmpdir(), 'sigrel-judge-'));
 afterAll(() => rmSync(dir, { recursive: true }));
@@ -65,3 +66,13 @@ test('bad input: exit code 1, naming the file and what is wrong', async () => {
   expect(err).toMatch(/the policy is not sound: the weights of all cells/);
   expect(code).toBe(1);
 }, 120_000);
+
+test('a reader that is slow gets all of a long answer, and one that has enough of it is no error', () => {
+  const command = `"${process.execPath}" "${main}" judge run "${recorded('01-healthy-release.json')}" --json`;
+  const read = (reader: string) => execFileSync('bash', ['-o', 'pipefail', '-c', `${command} | ${reader}`]).toString();
+  // More than a pipe holds: what has not left the process when it ends would be lost.
+  const slow = read('(sleep 1; cat)');
+  expect(slow.length).toBeGreaterThan(65_536);
+  expect(JSON.parse(slow)).toMatchObject({ differences: [] });
+  expect(read('head -c 100')).toHaveLength(100);
+});
