@@ -85,6 +85,8 @@ const gone = async (): Promise<never> => {
   throw new SigrelError('SRP_DEP_POSTGRES', 'PostgreSQL is dead');
 };
 const noEvidence: EvidenceReader = { judgeStatus: gone };
+/** As long as no window can be due. */
+const nothingYet: EvidenceReader = { judgeStatus: async () => null };
 
 const openWorld = async (family: string, telemetry?: Parameters<typeof openStoreWorld>[1]): Promise<StoreWorld> => {
   const world = await openStoreWorld(family, telemetry);
@@ -104,7 +106,7 @@ const rolloutOn = (world: StoreWorld, telemetry: TelemetryLog, evidence: Evidenc
 /** Grants the canary without any workflow, under a lease of this length. */
 const grant = async (world: StoreWorld, releaseId: string, leaseMs: number) => {
   const { release, rollback } = await world.prepare(releaseId);
-  await rolloutOn(world, createMemoryTelemetryLog(), noEvidence, false).openStage({
+  await rolloutOn(world, createMemoryTelemetryLog(), nothingYet, false).openStage({
     ...{ releaseId, family: world.family, stage: 0, salt: releaseId, release, startedAt: Date.now() },
     ...{ rollbackVersion: rollback.contentVersion, clearedCells: [], policy: policyOf({ leaseMs }) },
     thresholds: plan(releaseId)[0]?.thresholds ?? {},
@@ -121,8 +123,11 @@ const roll = async (world: StoreWorld, telemetry: TelemetryLog, watch: EvidenceR
   const { release, rollback } = await world.prepare(id);
   const artefacts = release.artefacts;
   let logWorks = true;
+  let granted = false;
+  // What has to work for a stage to be granted is dead from then on.
+  const untilGranted: EvidenceReader = { judgeStatus: async () => (granted ? gone() : null) };
   // Everything of the real ones but the plan and the proof of recovery, which are no part of this.
-  const { planRollout: _plan, verifyHalt: _verify, ...real } = rolloutOn(world, telemetry, watch ?? noEvidence, true);
+  const { planRollout: _plan, verifyHalt: _verify, ...real } = rolloutOn(world, telemetry, watch ?? untilGranted, true);
   const halt = createHaltActivities({ director: world.director, evidence: noEvidence, now: Date.now });
   const started = await releases.start(id, {
     policy,
@@ -146,6 +151,7 @@ const roll = async (world: StoreWorld, telemetry: TelemetryLog, watch: EvidenceR
   ended.push(() => started.handle.terminate('the test is over').catch(() => {}));
   await started.until('openStage');
   await expect.poll(async () => (await world.director.read(id)).document.mode, patient).toBe('rolling');
+  granted = true;
   return {
     release: started,
     breakLog: () => {
