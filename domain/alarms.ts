@@ -69,7 +69,11 @@ const lateWindows = ({ document, evidence, partitions }: FamilyFacts, now: numbe
   );
   const tick = (evidence.status?.lastTick ?? -1) + 1;
   const which = missing.length === partitions ? 'any partition' : `partition ${missing.join(', ')}`;
-  const words = `tick ${tick} of ${releaseId} has no window of ${which}: its stage holds and its lease runs out`;
+  const refused = evidence.status?.refused ?? null;
+  const words =
+    refused === null
+      ? `tick ${tick} of ${releaseId} has no window of ${which}: its stage holds and its lease runs out`
+      : `the judge takes no window of ${releaseId} any more (${refused}): its stage holds and its lease runs out`;
   const late = { since: last + freshMs, observed: now - last, limit: freshMs, partitions: missing, words };
   return [{ ...about, ...late, alarmId: `windows-late/${releaseId}`, kind: 'windows-late' }];
 };

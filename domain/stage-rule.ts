@@ -26,6 +26,8 @@ export type JudgeStatus = {
   /** In the order in which they were raised. */
   readonly holds: readonly Hold[];
   readonly halt: Verdict | null;
+  /** Why the judge takes no window of the release any more; null while all is well. No evidence: the stage holds. */
+  readonly refused: string | null;
 };
 
 /** A HOLD of one cell. `clearedAt`: the tick in which evidence gathered since then cleared it; null: it did not. */
@@ -126,7 +128,9 @@ export const assessStage = (question: StageQuestion, status: JudgeStatus | null)
   if (isStale(policy, status, now)) {
     const lastSeen = Math.max(status?.lastWindowClosedAt ?? 0, question.openedAt);
     const limit = policy.freshTicks * policy.tickMs;
-    const waitingFor = [finding('window-age-ms', 'no fresh evidence', now - lastSeen, '<=', limit)];
+    const late = finding('window-age-ms', 'no fresh evidence', now - lastSeen, '<=', limit);
+    const why = status?.refused ? `the judge takes no window any more: ${status.refused}` : null;
+    const waitingFor = why === null ? [late] : [{ code: 'judge-refuses', message: why }, late];
     // The lease has lapsed by itself after one limit; after the second the stage says so.
     return now - lastSeen > 2 * limit
       ? { outcome: 'held', reason: 'no-data', verdict: null, cells: [], evidence: evidence(waitingFor) }

@@ -76,6 +76,8 @@ const openPartition = async (options: {
   const context: SessionContext = { digestOf, codeVersion: options.codeVersion };
   const sessions = new Map<string, Session>();
   const batch = new Map<string, BatchOfRelease>();
+  /** Releases whose refusal was told. */
+  const told = new Set<string>();
   let committed = await readWatermark(pool, 'judge', topic, partition);
   let next = committed;
   let committedAt = performance.now();
@@ -99,7 +101,9 @@ const openPartition = async (options: {
           continue;
         }
         const session = await sessionOf(window.releaseId);
-        const found = batch.get(window.releaseId) ?? { session, refusedBefore: session.refused, results: [], kept: [] };
+        // Also a refusal that was found in what is stored is told once.
+        const refusedBefore = told.has(window.releaseId) ? session.refused : null;
+        const found = batch.get(window.releaseId) ?? { session, refusedBefore, results: [], kept: [] };
         batch.set(window.releaseId, found);
         await takeWindow(pool, found, window, context);
       }
@@ -115,6 +119,7 @@ const openPartition = async (options: {
         const { releaseId } = session;
         for (const { verdicts } of results) for (const verdict of verdicts) notify({ releaseId, verdict });
         if (session.refused !== refusedBefore) {
+          told.add(releaseId);
           log('error', { releaseId, reason: session.refused }, 'the judge takes no further window of this release');
         }
       }

@@ -351,7 +351,8 @@ const noteOutcome = (run: Run, index: number, outcome: StageOutcome): boolean =>
       }
       const noData = outcome.reason === 'no-data';
       const reason = noData
-        ? `no complete window since tick ${outcome.evidence.lastTick}`
+        ? (outcome.evidence.waitingFor.find(({ code }) => code === 'judge-refuses')?.message ??
+          `no complete window since tick ${outcome.evidence.lastTick}`)
         : `the judge holds the stage: ${outcome.verdict?.metric} in ${outcome.verdict?.segment ?? 'the whole fleet'}`;
       const by = noData ? 'release' : 'judge';
       const triggeredBy: TriggeredBy = noData ? 'lease' : 'judge';

@@ -223,6 +223,7 @@ const foldNextTick = (session: Session, context: SessionContext): TickResult | n
       promote: leastEvidence(promote, session.promote),
       holds: session.holds.map((one) => ({ verdict: one.verdict, clearedAt: one.clearedAt })),
       halt: session.halt,
+      refused: null,
     },
     verdicts,
   };

@@ -20,13 +20,14 @@ type StatusRow = {
   readonly promote: JudgeStatus['promote'];
   readonly holds: JudgeStatus['holds'];
   readonly halt: Verdict | null;
+  readonly refused: string | null;
 };
 
 export const createEvidenceReader = (pool: Pool): EvidenceReader => ({
   judgeStatus: async (releaseId) => {
     const { rows } = await pool.query<StatusRow>(
       `select last_tick, last_window_closed_at, stage, stat_a, stat_b, leading_cell, counts, exposed, open_trials,
-         first_harm_at, promote, holds, halt
+         first_harm_at, promote, holds, halt, refused
        from judge_status where release_id = $1`,
       [releaseId],
     );
@@ -47,6 +48,7 @@ export const createEvidenceReader = (pool: Pool): EvidenceReader => ({
       promote: row.promote,
       holds: row.holds,
       halt: row.halt,
+      refused: row.refused,
     };
   },
 });

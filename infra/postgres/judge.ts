@@ -98,6 +98,7 @@ const writeChange = async (tx: Queryable, { session, waiting, results, changed }
     );
   }
   for (const result of results) await writeEvidence(tx, result);
+  if (session.refused !== null) await writeRefusal(tx, releaseId, session.refused);
   const last = results.at(-1);
   if (last === undefined) return;
   await tx.query('delete from judge_pending where release_id = $1 and tick <= $2', [releaseId, last.evidence.tick]);
@@ -135,6 +136,16 @@ const writeEvidence = async (tx: Queryable, { evidence }: TickResult): Promise<v
     ],
   );
 };
+
+/** Also of a release of which no tick was ever folded. */
+const writeRefusal = (tx: Queryable, releaseId: string, why: string) =>
+  tx.query(
+    `insert into judge_status (release_id, last_tick, last_window_closed_at, stage, stat_a, stat_b, leading_cell, counts,
+       exposed, open_trials, promote, holds, refused)
+     values ($1, -1, 0, 0, 0, 0, '', '{}', '{}', '{}', '{"cell": "", "value": 0, "limit": 20}', '[]', $2)
+     on conflict (release_id) do update set refused = excluded.refused`,
+    [releaseId, why],
+  );
 
 const writeStatus = async (tx: Queryable, { status }: TickResult): Promise<void> => {
   await tx.query(

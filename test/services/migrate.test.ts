@@ -179,6 +179,14 @@ const statements: Readonly<Record<string, () => Promise<void>>> = {
     expect(await readWatermark(pool, 'judge', 'windows', 3)).toBe(5);
     // Another judge went on meanwhile: nothing of this batch is written.
     await expect(commitBatch(pool, place, [])).rejects.toMatchObject({ code: 'SRP_INTEGRITY_WATERMARK' });
+    // A judge that takes no window any more says why, also where no tick was ever folded.
+    const refusing = ['r1', 'r-none'].map((releaseId) => ({
+      ...{ session: { ...newSession(releaseId), refused: 'a fork' }, results: [], waiting: [], changed: true },
+    }));
+    await commitBatch(pool, { ...place, from: 5, to: 6 }, refusing);
+    const lastTick = results.at(-1)?.status.lastTick;
+    expect(await createEvidenceReader(pool).judgeStatus('r1')).toMatchObject({ lastTick, refused: 'a fork' });
+    expect(await createEvidenceReader(pool).judgeStatus('r-none')).toMatchObject({ lastTick: -1, refused: 'a fork' });
   },
   'readDecisionsToNotify markNotified': async () => {
     const decisions = await readDecisionsToNotify(pool);

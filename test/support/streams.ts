@@ -144,7 +144,7 @@ export const number = (events: readonly ReleaseEvent[], streamId = 'r-1'): Numbe
 /** A judge that has seen one stage and nothing wrong. */
 export const judgeStatus = (changes: Partial<JudgeStatus> = {}): JudgeStatus => ({
   ...{ releaseId: 'r1', lastTick: 5, lastWindowClosedAt: 0, stage: 0, statA: 0, statB: 0, leading: '' },
-  ...{ counts: {}, exposed: {}, openTrials: {}, firstHarmAt: null, holds: [], halt: null },
+  ...{ counts: {}, exposed: {}, openTrials: {}, firstHarmAt: null, holds: [], halt: null, refused: null },
   promote: { cell: 'crash/*', value: 30, limit: 20 },
   ...changes,
 });

@@ -204,6 +204,16 @@ describe('a stage', () => {
     expect(assessStage(question({ now: 118_001 }), status())).toMatchObject({ outcome: 'held', reason: 'no-data' });
   });
 
+  test('says why the judge takes no window any more, where that is the reason', () => {
+    const refused = status({ refused: 'the log does not give the same numbers twice' });
+    const held = assessStage(question({ now: 118_001 }), refused);
+    expect(held).toMatchObject({ outcome: 'held', reason: 'no-data' });
+    expect(held.evidence.waitingFor[0]).toMatchObject({
+      code: 'judge-refuses',
+      message: expect.stringContaining('the same numbers twice'),
+    });
+  });
+
   test('without any status it waits for the first window, then is held as no-data', () => {
     expect(waiting(assessStage(question({ now: 103_000 }), null))).toEqual(['window-age-ms']);
     expect(assessStage(question({ now: 106_001 }), null)).toMatchObject({ outcome: 'held', reason: 'no-data' });
