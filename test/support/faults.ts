@@ -29,6 +29,7 @@ import { openRepository } from '../../infra/tuf/client.ts';
 import { createDirectorStore } from '../../infra/tuf/director-store.ts';
 import { keysDirOf, type ServiceName, serviceNames, storeDirOf } from '../../services/all.ts';
 import type { ReleaseAnswer } from '../../services/api/contract.ts';
+import { patient } from './patience.ts';
 import { examples, type Pipeline, startPipeline, until } from './pipeline.ts';
 import { collectDirectors, type Directors } from './soundness.ts';
 
@@ -118,7 +119,7 @@ export const startFaultyPipeline = async (options: {
     });
     processes.set(service, identity);
     const recorded = async () => readServices(env.SIGREL_STATE_DIR ?? '')[service]?.process.pid === identity.pid;
-    await waitReady(service, identity, log, recorded, 120_000);
+    await waitReady(service, identity, log, recorded, patient.timeout);
   };
   const killService = async (service: ServiceName): Promise<void> => {
     const identity = processes.get(service);

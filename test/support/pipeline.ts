@@ -23,6 +23,7 @@ import { createLog } from '../../infra/logging.ts';
 import { forgetServices, readServices, recordServices } from '../../infra/servers/services-record.ts';
 import { keysDirOf, type RunningServices, type ServiceName, startServices, storeDirOf } from '../../services/all.ts';
 import type { ReleaseStarted } from '../../services/api/contract.ts';
+import { patient } from './patience.ts';
 
 export const examples = join(import.meta.dirname, '..', '..', 'examples');
 
@@ -51,7 +52,7 @@ export type Pipeline = {
   readonly services: RunningServices;
   /** Starts a release of an example, or of a folder by its absolute path; throws what the api refuses. `policy`: changes of the quick one. */
   readonly release: (example: string, id: string, policy?: object) => Promise<string>;
-  /** Waits until the release has ended or `until` holds. Throws after four minutes. */
+  /** Waits until the release has ended or `until` holds. Throws when it has lost patience. */
   readonly wait: (releaseId: string, until?: (state: ReleaseState) => boolean) => Promise<ReleaseState>;
   /** The stream as Kafka has it. */
   readonly stream: (releaseId: string) => Promise<StreamReport>;
@@ -160,8 +161,6 @@ const administer = async (serverUrl: string, statement: string): Promise<void> =
   await client.end();
 };
 
-const waitLimitMs = 240_000;
-
 const waitFor = async (
   api: Api,
   releaseId: string,
@@ -169,7 +168,7 @@ const waitFor = async (
 ): Promise<ReleaseState> => {
   let found: ReleaseState | null = null;
   if (holds === undefined) {
-    const options = { timeoutMs: waitLimitMs, justStarted: true, show: () => {} };
+    const options = { timeoutMs: patient.timeout, justStarted: true, show: () => {} };
     const { state, ended } = await watchRelease(api, releaseId, options);
     if (!ended || !state) throw new Error(`${releaseId} has not ended: ${JSON.stringify(state?.phase)}`);
     return state;
@@ -185,9 +184,9 @@ const waitFor = async (
   return found;
 };
 
-/** Waits until `holds`; throws after four minutes. */
+/** Waits until `holds`; throws when it has lost patience. */
 export const until = async (holds: () => Promise<boolean> | boolean): Promise<void> => {
-  const deadline = Date.now() + waitLimitMs;
+  const deadline = Date.now() + patient.timeout;
   while (!(await holds())) {
     if (Date.now() > deadline) throw new Error(`waited in vain for: ${holds.toString()}`);
     await new Promise((resolve) => setTimeout(resolve, 100));
