@@ -23,6 +23,7 @@ import { createLog } from '../../infra/logging.ts';
 import { forgetServices, readServices, recordServices } from '../../infra/servers/services-record.ts';
 import { keysDirOf, type RunningServices, type ServiceName, startServices, storeDirOf } from '../../services/all.ts';
 import type { ReleaseStarted } from '../../services/api/contract.ts';
+import { cleanUp } from './clean-up.ts';
 import { patient } from './patience.ts';
 
 export const examples = join(import.meta.dirname, '..', '..', 'examples');
@@ -60,7 +61,7 @@ export type Pipeline = {
 };
 
 /** Addresses: servers of the test's own. `only`: services in this process; the others are the test's. */
-export const startPipeline = async (options: {
+export type PipelineOptions = {
   readonly namespace: string;
   readonly devices: number;
   readonly temporalAddress?: string;
@@ -71,12 +72,29 @@ export const startPipeline = async (options: {
   readonly env?: Readonly<Record<string, string>>;
   /** Called when the services of this process run and before the fleet is enrolled. */
   readonly beforeFleet?: (env: Readonly<Record<string, string>>) => Promise<void>;
-}): Promise<Pipeline> => {
+};
+
+/** Leaves nothing behind when it fails. */
+export const startPipeline = async (options: PipelineOptions): Promise<Pipeline> => {
+  /** What ends what was begun, the last first. */
+  const ends: (() => unknown)[] = [];
+  const stop = () => cleanUp(ends.toReversed());
+  try {
+    return { ...(await begin(options, ends)), stop };
+  } catch (error) {
+    await stop().catch(() => {}); // what it failed for is the reason
+    throw error;
+  }
+};
+
+const begin = async (options: PipelineOptions, ends: (() => unknown)[]): Promise<Omit<Pipeline, 'stop'>> => {
   const stateDir = await mkdtemp(join(tmpdir(), 'sigrel-pipeline-'));
+  ends.push(() => rm(stateDir, { recursive: true, force: true }));
   const brokers = options.kafkaBrokers ?? inject('kafkaBrokers');
   const database = `pipeline_${randomUUID().replaceAll('-', '')}`;
   const serverUrl = options.postgresUrl ?? inject('postgresUrl');
   await administer(serverUrl, `create database ${database}`);
+  ends.push(() => administer(serverUrl, `drop database ${database} with (force)`));
   const postgres = new URL(serverUrl);
   postgres.pathname = `/${database}`;
   const env = {
@@ -91,6 +109,7 @@ export const startPipeline = async (options: {
   };
   const config = readConfig(env, stateDir);
   const log = createLog({ file: join(stateDir, 'logs', 'in-process.log'), level: 'info' });
+  ends.push(() => log.close());
   const services = await startServices({
     config,
     servers: { temporal: env.SIGREL_TEMPORAL_ADDRESS, temporalUi: null, kafka: brokers, postgres: postgres.href },
@@ -99,6 +118,10 @@ export const startPipeline = async (options: {
     logOf: log.of,
     progress: () => {},
   });
+  ends.push(
+    () => forgetServices(stateDir),
+    () => services.stop(),
+  );
   const urls = Object.entries(services.urls).map(([name, url]) => [name, { url }]);
   await recordServices(stateDir, Object.fromEntries(urls));
   await options.beforeFleet?.(env);
@@ -123,6 +146,7 @@ export const startPipeline = async (options: {
     heartbeatMs: 1_000,
     ownClients: 5,
   });
+  ends.push(() => simulator.stop());
   await simulator.enrolled;
   await until(async () => (await api.get<{ devices: number }>('/fleet')).devices === options.devices);
 
@@ -143,22 +167,17 @@ export const startPipeline = async (options: {
     },
     wait: (releaseId, holds) => waitFor(api, releaseId, holds),
     stream: async (releaseId) => verifyStream(releaseId, await events.read(releaseId)),
-    stop: async () => {
-      await simulator.stop();
-      await services.stop();
-      await forgetServices(stateDir);
-      await log.close();
-      await administer(serverUrl, `drop database ${database} with (force)`);
-      await rm(stateDir, { recursive: true, force: true });
-    },
   };
 };
 
 const administer = async (serverUrl: string, statement: string): Promise<void> => {
   const client = new pg.Client({ connectionString: serverUrl });
-  await client.connect();
-  await client.query(statement);
-  await client.end();
+  try {
+    await client.connect();
+    await client.query(statement);
+  } finally {
+    await client.end();
+  }
 };
 
 const waitFor = async (
