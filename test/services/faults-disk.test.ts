@@ -1,6 +1,6 @@
 /** Kafka's disk is full: the broker dies of it, for real, and nothing that was acknowledged is lost. */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, beforeEach, describe, expect, onTestFinished, test } from 'vitest';
 import { beat, keepUnsent } from '../../apps/device/cycle.ts';
 import type { ReportsAnswer } from '../../domain/telemetry.ts';
 import { readServers } from '../../infra/servers/local.ts';
@@ -79,14 +79,15 @@ describe('the disk of Kafka is full', () => {
       }
     };
     const running = run();
-    return {
-      answers,
-      stop: async (): Promise<readonly string[]> => {
-        stopping.abort();
-        await running;
-        return accepted;
-      },
+    const stop = async (): Promise<readonly string[]> => {
+      stopping.abort();
+      await running;
+      return accepted;
     };
+    onTestFinished(async () => {
+      await stop();
+    });
+    return { answers, stop };
   };
   const expectKept = async (id: string, accepted: readonly string[]): Promise<void> => {
     const telemetry = await readTelemetry(faulty.pipeline.config, id);
