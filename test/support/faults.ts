@@ -29,6 +29,8 @@ import { openRepository } from '../../infra/tuf/client.ts';
 import { createDirectorStore } from '../../infra/tuf/director-store.ts';
 import { keysDirOf, type ServiceName, serviceNames, storeDirOf } from '../../services/all.ts';
 import type { ReleaseAnswer } from '../../services/api/contract.ts';
+import { cleanUp } from './clean-up.ts';
+import { patient } from './patience.ts';
 import { examples, type Pipeline, startPipeline, until } from './pipeline.ts';
 import { collectDirectors, type Directors } from './soundness.ts';
 
@@ -118,7 +120,7 @@ export const startFaultyPipeline = async (options: {
     });
     processes.set(service, identity);
     const recorded = async () => readServices(env.SIGREL_STATE_DIR ?? '')[service]?.process.pid === identity.pid;
-    await waitReady(service, identity, log, recorded, 120_000);
+    await waitReady(service, identity, log, recorded, patient.timeout);
   };
   const killService = async (service: ServiceName): Promise<void> => {
     const identity = processes.get(service);
@@ -126,11 +128,14 @@ export const startFaultyPipeline = async (options: {
     processes.delete(service);
   };
   const stop = async (): Promise<void> => {
-    for (const service of [...processes.keys()]) await killService(service);
-    await directors?.stop();
-    await pipeline?.stop();
-    await discardServers(dir);
-    await rm(dir, { recursive: true, force: true });
+    await cleanUp([
+      ...[...processes.keys()].map((service) => () => killService(service)),
+      () => directors?.stop(),
+      // Not possible in full while a server that a failed test killed is gone.
+      () => pipeline?.stop(),
+      () => discardServers(dir),
+      () => rm(dir, { recursive: true, force: true }),
+    ]);
   };
 
   try {
@@ -206,7 +211,7 @@ export const startFaultyPipeline = async (options: {
       running: (version) => simulator.devices.filter((device) => device.contentVersion === version).length,
     };
   } catch (error) {
-    await stop();
+    await stop().catch(() => {}); // what it failed for is the reason
     throw error;
   }
 };

@@ -23,6 +23,8 @@ import { createLog } from '../../infra/logging.ts';
 import { forgetServices, readServices, recordServices } from '../../infra/servers/services-record.ts';
 import { keysDirOf, type RunningServices, type ServiceName, startServices, storeDirOf } from '../../services/all.ts';
 import type { ReleaseStarted } from '../../services/api/contract.ts';
+import { cleanUp } from './clean-up.ts';
+import { patient } from './patience.ts';
 
 export const examples = join(import.meta.dirname, '..', '..', 'examples');
 
@@ -51,7 +53,7 @@ export type Pipeline = {
   readonly services: RunningServices;
   /** Starts a release of an example, or of a folder by its absolute path; throws what the api refuses. `policy`: changes of the quick one. */
   readonly release: (example: string, id: string, policy?: object) => Promise<string>;
-  /** Waits until the release has ended or `until` holds. Throws after four minutes. */
+  /** Waits until the release has ended or `until` holds. Throws when it has lost patience. */
   readonly wait: (releaseId: string, until?: (state: ReleaseState) => boolean) => Promise<ReleaseState>;
   /** The stream as Kafka has it. */
   readonly stream: (releaseId: string) => Promise<StreamReport>;
@@ -59,7 +61,7 @@ export type Pipeline = {
 };
 
 /** Addresses: servers of the test's own. `only`: services in this process; the others are the test's. */
-export const startPipeline = async (options: {
+export type PipelineOptions = {
   readonly namespace: string;
   readonly devices: number;
   readonly temporalAddress?: string;
@@ -70,12 +72,29 @@ export const startPipeline = async (options: {
   readonly env?: Readonly<Record<string, string>>;
   /** Called when the services of this process run and before the fleet is enrolled. */
   readonly beforeFleet?: (env: Readonly<Record<string, string>>) => Promise<void>;
-}): Promise<Pipeline> => {
+};
+
+/** Leaves nothing behind when it fails. */
+export const startPipeline = async (options: PipelineOptions): Promise<Pipeline> => {
+  /** What ends what was begun, the last first. */
+  const ends: (() => unknown)[] = [];
+  const stop = () => cleanUp(ends.toReversed());
+  try {
+    return { ...(await begin(options, ends)), stop };
+  } catch (error) {
+    await stop().catch(() => {}); // what it failed for is the reason
+    throw error;
+  }
+};
+
+const begin = async (options: PipelineOptions, ends: (() => unknown)[]): Promise<Omit<Pipeline, 'stop'>> => {
   const stateDir = await mkdtemp(join(tmpdir(), 'sigrel-pipeline-'));
+  ends.push(() => rm(stateDir, { recursive: true, force: true }));
   const brokers = options.kafkaBrokers ?? inject('kafkaBrokers');
   const database = `pipeline_${randomUUID().replaceAll('-', '')}`;
   const serverUrl = options.postgresUrl ?? inject('postgresUrl');
   await administer(serverUrl, `create database ${database}`);
+  ends.push(() => administer(serverUrl, `drop database ${database} with (force)`));
   const postgres = new URL(serverUrl);
   postgres.pathname = `/${database}`;
   const env = {
@@ -90,6 +109,7 @@ export const startPipeline = async (options: {
   };
   const config = readConfig(env, stateDir);
   const log = createLog({ file: join(stateDir, 'logs', 'in-process.log'), level: 'info' });
+  ends.push(() => log.close());
   const services = await startServices({
     config,
     servers: { temporal: env.SIGREL_TEMPORAL_ADDRESS, temporalUi: null, kafka: brokers, postgres: postgres.href },
@@ -98,6 +118,10 @@ export const startPipeline = async (options: {
     logOf: log.of,
     progress: () => {},
   });
+  ends.push(
+    () => forgetServices(stateDir),
+    () => services.stop(),
+  );
   const urls = Object.entries(services.urls).map(([name, url]) => [name, { url }]);
   await recordServices(stateDir, Object.fromEntries(urls));
   await options.beforeFleet?.(env);
@@ -122,6 +146,7 @@ export const startPipeline = async (options: {
     heartbeatMs: 1_000,
     ownClients: 5,
   });
+  ends.push(() => simulator.stop());
   await simulator.enrolled;
   await until(async () => (await api.get<{ devices: number }>('/fleet')).devices === options.devices);
 
@@ -142,25 +167,18 @@ export const startPipeline = async (options: {
     },
     wait: (releaseId, holds) => waitFor(api, releaseId, holds),
     stream: async (releaseId) => verifyStream(releaseId, await events.read(releaseId)),
-    stop: async () => {
-      await simulator.stop();
-      await services.stop();
-      await forgetServices(stateDir);
-      await log.close();
-      await administer(serverUrl, `drop database ${database} with (force)`);
-      await rm(stateDir, { recursive: true, force: true });
-    },
   };
 };
 
 const administer = async (serverUrl: string, statement: string): Promise<void> => {
   const client = new pg.Client({ connectionString: serverUrl });
-  await client.connect();
-  await client.query(statement);
-  await client.end();
+  try {
+    await client.connect();
+    await client.query(statement);
+  } finally {
+    await client.end();
+  }
 };
-
-const waitLimitMs = 240_000;
 
 const waitFor = async (
   api: Api,
@@ -169,7 +187,7 @@ const waitFor = async (
 ): Promise<ReleaseState> => {
   let found: ReleaseState | null = null;
   if (holds === undefined) {
-    const options = { timeoutMs: waitLimitMs, justStarted: true, show: () => {} };
+    const options = { timeoutMs: patient.timeout, justStarted: true, show: () => {} };
     const { state, ended } = await watchRelease(api, releaseId, options);
     if (!ended || !state) throw new Error(`${releaseId} has not ended: ${JSON.stringify(state?.phase)}`);
     return state;
@@ -185,9 +203,9 @@ const waitFor = async (
   return found;
 };
 
-/** Waits until `holds`; throws after four minutes. */
+/** Waits until `holds`; throws when it has lost patience. */
 export const until = async (holds: () => Promise<boolean> | boolean): Promise<void> => {
-  const deadline = Date.now() + waitLimitMs;
+  const deadline = Date.now() + patient.timeout;
   while (!(await holds())) {
     if (Date.now() > deadline) throw new Error(`waited in vain for: ${holds.toString()}`);
     await new Promise((resolve) => setTimeout(resolve, 100));

@@ -29,6 +29,7 @@ import { bundleWorkflows } from '../../services/worker.ts';
 import { queues } from '../../workflows/queues.ts';
 import type { ReleaseOutcome, releaseWorkflow } from '../../workflows/release.ts';
 import type { ReleaseInput } from '../../workflows/run.ts';
+import { patient } from './patience.ts';
 import { counts, sampleVerdict } from './streams.ts';
 
 type Activities = RecordActivities &
@@ -150,11 +151,10 @@ const found = <T>(world: World, find: () => T | undefined, what: string): Promis
     const limit = setTimeout(() => {
       world.listeners.delete(look);
       reject(new Error(`${world.id} waited in vain for ${what}; it happened: ${world.happened.join(', ')}`));
-    }, waitLimitMs);
+    }, patient.timeout);
     world.listeners.add(look);
     look();
   });
-const waitLimitMs = 40_000;
 
 /** What a release that goes well hears. */
 const goodAnswers = (world: World): Activities => {
@@ -337,7 +337,7 @@ export const startScriptedReleases = async (address: string, namespace: string):
         await found(world, enough, `${what}, ${times} times`);
       },
       inPhase: async (phase) => {
-        const limit = Date.now() + waitLimitMs;
+        const limit = Date.now() + patient.timeout;
         for (;;) {
           const current = await state();
           if (current.phase === phase) return current;

@@ -1,6 +1,7 @@
 /**
- * A filesystem of its own of a few megabytes: tmpfs in a mount namespace, which a process that does nothing else holds. No
- * root is needed where this user may have namespaces. Everybody of this user reaches it through /proc.
+ * A filesystem of its own of a few megabytes: tmpfs in a mount namespace, which a process that does nothing else holds, as long
+ * as the one that opened it lives. No root is needed where this user may have namespaces. Everybody of this user reaches it
+ * through /proc.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, openSync, writeSync } from 'node:fs';
@@ -9,6 +10,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
 export type SmallDisk = {
+  /** Of the process that holds it. */
+  readonly holder: number;
   /** Good for every process of this user while the disk is held. */
   readonly path: string;
   /** Takes all space that is left. */
@@ -21,19 +24,21 @@ export type SmallDisk = {
 /** Why there is none, where this system gives none. */
 export const openSmallDisk = async (megabytes: number): Promise<SmallDisk | { readonly why: string }> => {
   const place = await mkdtemp(join(tmpdir(), 'sigrel-disk-'));
-  const script = 'mount -t tmpfs -o size="$1"m none "$2" && echo ready && exec sleep infinity';
+  const script = 'mount -t tmpfs -o size="$1"m none "$2" && echo ready && exec cat';
   const holder = spawn('unshare', ['-rm', 'sh', '-c', script, 'sh', String(megabytes), place], {
-    stdio: ['ignore', 'pipe', 'pipe'],
+    stdio: ['pipe', 'pipe', 'pipe'], // what reads from a pipe ends with who has its other end
   });
+  const ended = new Promise((resolve) => holder.once('exit', resolve));
   const why = await ready(holder);
   if (why !== null) {
     await rm(place, { recursive: true, force: true });
     return { why };
   }
-  const path = join('/proc', String(holder.pid), 'root', place);
+  const pid = holder.pid ?? 0;
+  const path = join('/proc', String(pid), 'root', place);
   const ballast = join(path, 'ballast');
   return {
-    path,
+    ...{ holder: pid, path },
     fill: () => {
       const file = openSync(ballast, 'a');
       try {
@@ -46,7 +51,6 @@ export const openSmallDisk = async (megabytes: number): Promise<SmallDisk | { re
     },
     free: () => rm(ballast, { force: true }),
     close: async () => {
-      const ended = new Promise((resolve) => holder.once('exit', resolve));
       holder.kill('SIGKILL');
       await ended;
       await rm(place, { recursive: true, force: true });
