@@ -269,20 +269,25 @@ const startTickOf = (state: PartitionState, release: OpenRelease, row: number, s
   const before = has(members, row, is.entered) ? start - (members.entryAt[row] ?? 0) : 0;
   const pending = members.pending[row] ?? 0;
   unmark(members, row, is.changed);
-  leaveTick(members, row);
   const exposure = before + (reachable ? release.policy.tickMs : 0);
-  if (arm === 'none' || exposure === 0) return;
-  const sums = sumsOf(release, row);
-  for (const metric of perHour) {
-    if (isCounted(members, row, metric)) continue;
-    add(sums, exposureColumn(metric, arm), exposure);
-    if (pending & (1 << metric)) count(release, row, metric, arm);
+  if (arm !== 'none' && exposure > 0) {
+    const sums = sumsOf(release, row);
+    for (const metric of perHour) {
+      if (isCounted(members, row, metric)) continue;
+      add(sums, exposureColumn(metric, arm), exposure);
+      if (pending & (1 << metric)) count(release, row, metric, arm);
+    }
   }
-  if (reachable) setRiskArm(release, row, arm);
+  leaveTick(members, row);
+  if (arm !== 'none' && reachable) setRiskArm(release, row, arm);
 };
 
-/** What a member did since it entered is counted, or belongs to nobody. */
+/**
+ * What a member did since it entered is counted, or belongs to nobody: it left that arm meanwhile. Then it is out of the risk
+ * set all the same: only in the arm that it came to would it have a second chance (2.3).
+ */
 const leaveTick = (members: MemberTable, row: number): void => {
+  members.counted[row] = (members.counted[row] ?? 0) | (members.pending[row] ?? 0);
   unmark(members, row, is.entered);
   members.entryAt[row] = 0;
   members.pending[row] = 0;
