@@ -14,7 +14,7 @@ import {
 import { bytesOf, readColumns, trimmed, withRoom } from './columns.ts';
 import { type OpeningsSnapshot, openingsBytes, openingsSnapshot, readOpenings } from './trials.ts';
 
-const version = 4;
+const version = 5;
 
 type ReleaseHead = Omit<OpenRelease, 'segmentOfKind' | 'members' | 'changed' | 'openings' | 'unitsDue'> & {
   readonly unitsDue: readonly number[];

@@ -5,8 +5,7 @@
  * releases (at risk, in an arm, counted) its sites are in this one.
  */
 import { pick, withRoom } from './columns.ts';
-import type { MetricId, RolloutPolicy } from './policy.ts';
-import { metrics } from './policy.ts';
+import { defaultPolicy, type MetricId, metrics, type RolloutPolicy } from './policy.ts';
 import {
   type EngineBuild,
   engineId,
@@ -220,16 +219,37 @@ export const rowOf = ({ devices }: PartitionState, id: string): number => {
 export const siteKey = (site: string): string => `\n${site}`;
 export const siteOfKey = (key: string): string => key.slice(1);
 
-/** A device of this site was heard just now. */
+/**
+ * A device that names this site was heard just now. The first site that a device names stays its own: one that names many would
+ * be counted in each of them, and each would take memory.
+ */
 export const hearSite = (state: PartitionState, device: number, site: string): void => {
+  const linked = state.devices.table.link[device] ?? 0;
+  if (linked === 0 ? isAlone(state, device) : state.devices.rows.get(siteKey(site)) !== linked - 1) return;
   const row = rowOf(state, siteKey(site));
   const { table } = state.devices;
   table.isSite[row] = 1;
   table.link[device] = row + 1;
-  if (table.link[row] === 0) table.link[row] = device + 1;
+  if (table.link[row] === 0 || isLeft(state, row, device)) table.link[row] = device + 1;
   if (table.link[row] === device + 1) table.kind[row] = table.kind[device] ?? 0;
-  table.lastAt[row] = table.lastAt[device] ?? 0;
+  // The others are no evidence: what they say does not keep the site at risk.
+  if (isAlike(state, row, device)) table.lastAt[row] = table.lastAt[device] ?? 0;
 };
+
+/** Whether it stands for itself in a release whose units are sites: it must not be counted once more as a part of one. */
+const isAlone = ({ releases }: PartitionState, device: number): boolean =>
+  [...releases.values()].some(({ policy, members }) => policy.unit === 'site' && has(members, device, is.joined));
+
+/** Whether the site's own segment has gone from it, so that it may have the one of this device: never while it is compared. */
+const isLeft = (state: PartitionState, row: number, device: number): boolean => {
+  const { lastAt } = state.devices.table;
+  const silentMs = (lastAt[device] ?? 0) - (lastAt[row] ?? 0);
+  return state.releases.size === 0 && silentMs > defaultPolicy.silenceMs && !isAlike(state, row, device);
+};
+
+/** Whether two rows are of one segment now; in a release it is that of when they joined. */
+export const isAlike = ({ kinds, devices: { table } }: PartitionState, a: number, b: number): boolean =>
+  a === b || kinds[table.kind[a] ?? 0]?.segment === kinds[table.kind[b] ?? 0]?.segment;
 
 /** What stands in the risk sets of a release for a device: the device, or its site. */
 export const unitOf = ({ devices: { table } }: PartitionState, release: OpenRelease, row: number): number =>

@@ -21,6 +21,7 @@ import {
   has,
   hearSite,
   is,
+  isAlike,
   isCounted,
   isUnit,
   kindOf,
@@ -251,14 +252,13 @@ const startTick = (state: PartitionState, release: OpenRelease, start: number, o
   release.stageAtStart = release.stage;
 };
 
-/** Who was heard last with an opening that is as old as a silence now. */
+/** Who was heard last with an opening that is as old as a silence now: a site, with one of a device of its segment. */
 const noteUnreachable = (state: PartitionState, release: OpenRelease, start: number): void => {
   const until = heardTime(state, start) - release.policy.silenceMs;
   const next = () => takeOpened(release.openings, 'reach', until);
   for (let opening = next(); opening !== undefined; opening = next()) {
-    if (state.devices.table.beats[opening.device] !== opening.beat) continue;
     const unit = unitOf(state, release, opening.device);
-    if (isMember(release, unit)) noteChange(release, unit);
+    if ((state.devices.table.lastAt[unit] ?? 0) <= until && isMember(release, unit)) noteChange(release, unit);
   }
 };
 
@@ -269,20 +269,25 @@ const startTickOf = (state: PartitionState, release: OpenRelease, row: number, s
   const before = has(members, row, is.entered) ? start - (members.entryAt[row] ?? 0) : 0;
   const pending = members.pending[row] ?? 0;
   unmark(members, row, is.changed);
-  leaveTick(members, row);
   const exposure = before + (reachable ? release.policy.tickMs : 0);
-  if (arm === 'none' || exposure === 0) return;
-  const sums = sumsOf(release, row);
-  for (const metric of perHour) {
-    if (isCounted(members, row, metric)) continue;
-    add(sums, exposureColumn(metric, arm), exposure);
-    if (pending & (1 << metric)) count(release, row, metric, arm);
+  if (arm !== 'none' && exposure > 0) {
+    const sums = sumsOf(release, row);
+    for (const metric of perHour) {
+      if (isCounted(members, row, metric)) continue;
+      add(sums, exposureColumn(metric, arm), exposure);
+      if (pending & (1 << metric)) count(release, row, metric, arm);
+    }
   }
-  if (reachable) setRiskArm(release, row, arm);
+  leaveTick(members, row);
+  if (arm !== 'none' && reachable) setRiskArm(release, row, arm);
 };
 
-/** What a member did since it entered is counted, or belongs to nobody. */
+/**
+ * What a member did since it entered is counted, or belongs to nobody: it left that arm meanwhile. Then it is out of the risk
+ * set all the same: only in the arm that it came to would it have a second chance (2.3).
+ */
 const leaveTick = (members: MemberTable, row: number): void => {
+  members.counted[row] = (members.counted[row] ?? 0) | (members.pending[row] ?? 0);
   unmark(members, row, is.entered);
   members.entryAt[row] = 0;
   members.pending[row] = 0;
@@ -329,7 +334,10 @@ const foldReport = (state: PartitionState, report: DeviceReport, offset: number,
   if (report.site !== undefined) hearSite(state, row, report.site);
   for (const release of state.releases.values()) {
     const unit = unitOf(state, release, row);
-    const bucket = () => bucketOf(release.salt, unitIdOf(release.policy.unit, report));
+    const bucket = () =>
+      isMember(release, unit)
+        ? (release.members.bucket[unit] ?? 0)
+        : bucketOf(release.salt, unitIdOf(release.policy.unit, report));
     if (unit !== row && !isMember(release, unit)) join(state, release, unit, bucket);
     if (isMember(release, row) || join(state, release, row, bucket)) foldMember(state, release, row, unit, body);
   }
@@ -361,7 +369,7 @@ const foldMember = (state: PartitionState, release: OpenRelease, row: number, un
     sumsOf(release, row).counts.healthy += 1;
   }
   if (!servedNow) openHeartbeatTrials(state, release, row, unit);
-  if (speaksFor(release, row, unit)) foldUnit(state, release, unit, body);
+  if (speaksFor(state, release, row, unit)) foldUnit(state, release, unit, body);
   if (has(members, row, is.served)) foldProgress(state, release, row, body);
 };
 
@@ -370,8 +378,10 @@ const isOf = ({ members }: OpenRelease, row: number, unit: number): boolean =>
   has(members, unit, is.joined) && members.segment[unit] === members.segment[row];
 
 /** A device of another segment than its site, or not served yet while its site was, is no evidence about the site. */
-const speaksFor = (release: OpenRelease, row: number, unit: number): boolean =>
-  isOf(release, row, unit) && has(release.members, unit, is.served) === has(release.members, row, is.served);
+const speaksFor = (state: PartitionState, release: OpenRelease, row: number, unit: number): boolean =>
+  isOf(release, row, unit) &&
+  isAlike(state, row, unit) &&
+  has(release.members, unit, is.served) === has(release.members, row, is.served);
 
 const foldUnit = (state: PartitionState, release: OpenRelease, unit: number, body: Body): void => {
   const { members } = release;
@@ -413,7 +423,8 @@ const serve = (state: PartitionState, release: OpenRelease, row: number, unit: n
   const sums = sumsOf(release, row);
   sums.counts.offered += 1;
   sums.openTrials += 1;
-  const judged = speaksFor(release, row, unit) && !isCounted(members, unit, silenceFirst) ? opens.firstJudged : 0;
+  const judged =
+    speaksFor(state, release, row, unit) && !isCounted(members, unit, silenceFirst) ? opens.firstJudged : 0;
   open(state, release, row, opens.treated | opens.first | judged);
 };
 
@@ -421,7 +432,7 @@ const serve = (state: PartitionState, release: OpenRelease, row: number, unit: n
 const openHeartbeatTrials = (state: PartitionState, release: OpenRelease, row: number, unit: number): void => {
   const { members } = release;
   const arm = armOf(state, release, row);
-  const speaks = speaksFor(release, row, unit);
+  const speaks = speaksFor(state, release, row, unit);
   const later = speaks && !isCounted(members, unit, silenceLater) ? opens.later | opens.laterJudged : 0;
   const first = speaks && !isCounted(members, unit, silenceFirst) ? opens.first | opens.firstJudged : 0;
   // A treated device that is no evidence (any more) is still watched: what it suffers belongs into the device counts.

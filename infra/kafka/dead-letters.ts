@@ -1,5 +1,6 @@
 /** Reports that the gateway refused, as they stand in the dead-letter topic. */
 import type { Kafka } from 'kafkajs';
+import { SigrelError } from '../../domain/errors.ts';
 import { readToEnd } from './read.ts';
 import { deadLetterName } from './topics.ts';
 
@@ -14,8 +15,27 @@ export const readDeadLetters = async (
   const topic = deadLetterName(topicPrefix, 'telemetry.reports.v1');
   const records = await readToEnd(kafka, topic, { last: limit });
   const letters = records.map(({ value, appendedAt }) => toLetter(value, appendedAt));
-  return { letters, total: Number(records.at(-1)?.offset ?? -1) + 1 };
+  return { letters, total: await endOf(kafka, topic) };
 };
+
+/** The offset after the last record, whether or not any is left. */
+const endOf = async (kafka: Kafka, topic: string): Promise<number> => {
+  const admin = kafka.admin();
+  try {
+    await admin.connect();
+    return (await admin.fetchTopicOffsets(topic)).reduce((sum, { high }) => sum + Number(high), 0);
+  } catch (error) {
+    throw unavailable(topic, error);
+  } finally {
+    await admin.disconnect().catch(() => {});
+  }
+};
+
+const unavailable = (topic: string, cause: unknown): SigrelError =>
+  new SigrelError('SRP_DEP_KAFKA', `Kafka topic ${topic} could not be asked for its end: ${String(cause)}. Try again`, {
+    details: { topic },
+    cause,
+  });
 
 /** What a stranger wrote into the topic is shown as it is. */
 const toLetter = (value: Uint8Array, appendedAt: number): DeadLetter => {

@@ -87,7 +87,11 @@ export const createTelemetryLog = (
   const toRefused = sendTo(refused);
 
   return {
-    append: (list) => toReports(list.map((report) => ({ key: partitionKey(report), value: encode({ report }) }))),
+    append: async (list) => {
+      const messages = list.map((report) => ({ key: partitionKey(report), value: encode({ report }) }));
+      // All of them wait from now on: what is appended later must not come between.
+      await Promise.all(slicesOf(messages).map(toReports));
+    },
     control: (record) => {
       const value = encode({ control: record });
       const partitions = Array.from({ length: partitionsOf('telemetry.reports.v1') }, (_, partition) => partition);
@@ -107,13 +111,34 @@ export const createTelemetryLog = (
 
 const encode = (record: TelemetryRecord): string => JSON.stringify(record);
 
-/** The first batch always goes, alone when it is too large: it fails by itself. */
+const bytesOf = ({ key, value }: Message): number => Buffer.byteLength(key ?? '') + Buffer.byteLength(value ?? '');
+
+/**
+ * In order, each small enough for one request even when all its records are of one site, and so of one partition. What was
+ * appended before a slice failed comes again with the batch, and readers drop it.
+ */
+const slicesOf = (messages: readonly Message[]): readonly (readonly Message[])[] => {
+  const slices: Message[][] = [];
+  let bytes = 0;
+  for (const message of messages) {
+    const slice = slices.at(-1);
+    bytes += bytesOf(message);
+    if (slice !== undefined && bytes <= bytesPerRequest) slice.push(message);
+    else {
+      slices.push([message]);
+      bytes = bytesOf(message);
+    }
+  }
+  return slices;
+};
+
+/** The first batch always goes. */
 const takeUpTo = (waiting: readonly Waiting[]): readonly Waiting[] => {
   let records = 0;
   let bytes = 0;
   const end = waiting.findIndex(({ messages }, index) => {
     records += messages.length;
-    bytes += messages.reduce((sum, { value }) => sum + (value?.length ?? 0), 0);
+    bytes += messages.reduce((sum, message) => sum + bytesOf(message), 0);
     return index > 0 && (records > recordsPerRequest || bytes > bytesPerRequest);
   });
   return waiting.slice(0, end === -1 ? waiting.length : end);

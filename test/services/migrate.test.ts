@@ -8,8 +8,9 @@ import { foldEvents, type ReleaseState } from '../../domain/release-state.ts';
 import type { Window } from '../../domain/telemetry.ts';
 import { digestOf } from '../../infra/content/digests.ts';
 import { silent } from '../../infra/kafka/client.ts';
+import { createAcknowledgements } from '../../infra/postgres/acknowledgements.ts';
 import { createEvidenceReader, readEvidence } from '../../infra/postgres/evidence.ts';
-import { createInventory, type DeviceRow, saveDevices } from '../../infra/postgres/inventory.ts';
+import { createInventory, type DeviceRow, isEnrolled, saveDevices } from '../../infra/postgres/inventory.ts';
 import {
   commitBatch,
   markNotified,
@@ -18,6 +19,7 @@ import {
   readSession,
 } from '../../infra/postgres/judge.ts';
 import { migrate } from '../../infra/postgres/migrate.ts';
+import { readArrivedPartitions } from '../../infra/postgres/pending.ts';
 import { type Pool, withTransaction } from '../../infra/postgres/pool.ts';
 import {
   createReleaseHistory,
@@ -29,6 +31,7 @@ import {
   saveEvent,
   saveRelease,
 } from '../../infra/postgres/releases.ts';
+import { listRevocations, readRevoked, restoreDevice, revokeDevice } from '../../infra/postgres/revocations.ts';
 import { readSnapshot, writeSnapshot } from '../../infra/postgres/snapshots.ts';
 import { changeWaivers, createWaivers } from '../../infra/postgres/waivers.ts';
 import { createWatches } from '../../infra/postgres/watches.ts';
@@ -146,7 +149,7 @@ const judged = () => {
 
 /** Named after the function whose statements it runs: what is written is read again. */
 const statements: Readonly<Record<string, () => Promise<void>>> = {
-  'saveDevices createInventory': async () => {
+  'saveDevices createInventory isEnrolled': async () => {
     const row = (deviceId: string, contentVersion: number, offset: number): DeviceRow => ({
       ...{ deviceId, engine: engineA, failMode: 'fail-open', contentVersion, offset },
     });
@@ -159,6 +162,7 @@ const statements: Readonly<Record<string, () => Promise<void>>> = {
     await saveDevices(pool, [{ ...row('c', 1, 5), site: 'pair' }]);
     expect((await inventory.devices())[2]).toEqual({ ...device, deviceId: 'c', site: 'pair' });
     await pool.query(`delete from devices where device_id = 'c'`);
+    expect([await isEnrolled(pool, 'a'), await isEnrolled(pool, 'c')]).toEqual([true, false]);
     // A process that lost the partition writes late: what a later poll said stays.
     await saveDevices(pool, [row('a', 2, 9), row('b', 2, 6)]);
     expect(await versions()).toEqual([
@@ -166,7 +170,7 @@ const statements: Readonly<Record<string, () => Promise<void>>> = {
       ['b', 1],
     ]);
   },
-  'readSession commitBatch readFoldedDigest createEvidenceReader readEvidence': async () => {
+  'readSession commitBatch readFoldedDigest readArrivedPartitions createEvidenceReader readEvidence': async () => {
     const { session, results, windows, waiting } = judged();
     expect(await readSession(pool, 'r1', digestOf)).toBeNull();
     expect(await createEvidenceReader(pool).judgeStatus('r1')).toBeNull();
@@ -177,6 +181,9 @@ const statements: Readonly<Record<string, () => Promise<void>>> = {
     expect(await createEvidenceReader(pool).judgeStatus('r1')).toEqual(results.at(-1)?.status);
     expect(await readFoldedDigest(pool, 'r1', 1, 0)).toBe(digestOf(windows[1]));
     expect(await readFoldedDigest(pool, 'r1', 1, 7)).toBeNull();
+    const { tick, partition } = waiting.window;
+    expect(await readArrivedPartitions(pool, 'r1', tick)).toEqual([partition]);
+    expect(await readArrivedPartitions(pool, 'r1', tick - 1)).toEqual([]);
     expect(await readWatermark(pool, 'judge', 'windows', 3)).toBe(5);
     // Another judge went on meanwhile: nothing of this batch is written.
     await expect(commitBatch(pool, place, [])).rejects.toMatchObject({ code: 'SRP_INTEGRITY_WATERMARK' });
@@ -277,12 +284,37 @@ const statements: Readonly<Record<string, () => Promise<void>>> = {
     expect(stored).toEqual({ ...waiver, by: expect.arrayContaining(['ann', 'bob', 'eve']) });
     expect(await waivers.list('yara')).toEqual([]);
   },
+  createAcknowledgements: async () => {
+    const acknowledgements = createAcknowledgements(pool);
+    const granted = (sequence: number, until: number) => ({ deviceId: 'fw-1', sequence, until });
+    expect(await acknowledgements.grant([granted(5, 100)])).toEqual([granted(5, 100)]);
+    // Asked again it is the first answer; what is older than that has none.
+    expect(await acknowledgements.grant([granted(5, 200)])).toEqual([granted(5, 100)]);
+    expect(await acknowledgements.grant([granted(4, 200)])).toEqual([]);
+    expect(await acknowledgements.grant([granted(6, 300)])).toEqual([granted(6, 300)]);
+  },
+  'revokeDevice restoreDevice readRevoked listRevocations': async () => {
+    const said = { by: 'ann', reason: 'stolen' };
+    const inForce = async () => [...(await readRevoked(pool))];
+    expect(await restoreDevice(pool, 'a', said)).toBeNull();
+    expect(await revokeDevice(pool, 'a', said)).toMatchObject({ deviceId: 'a', ...said, restored: null });
+    expect(await revokeDevice(pool, 'a', { by: 'bob', reason: 'again' })).toBeNull();
+    expect(await inForce()).toEqual([['a', 'stolen']]);
+    const found = { by: 'bob', reason: 'found' };
+    const restored = await restoreDevice(pool, 'a', found);
+    expect(restored).toMatchObject({ deviceId: 'a', ...said, restored: found });
+    expect(await inForce()).toEqual([]);
+    expect(await revokeDevice(pool, 'a', said)).toMatchObject({ restored: null });
+    const all = await listRevocations(pool);
+    expect(all).toEqual([expect.objectContaining({ restored: null }), restored]);
+  },
   createWatches: async () => {
     const watches = createWatches(pool);
     expect(await watches.lastSeen('r-1')).toBeNull();
     await watches.note('r-1', 1_800_000_000_000);
     await watches.note('r-1', 1_700_000_000_000);
-    expect(await watches.lastSeen('r-1')).toBe(1_800_000_000_000);
+    // A clock that was ahead has been set right.
+    expect(await watches.lastSeen('r-1')).toBe(1_700_000_000_000);
   },
   'moveWatermark readWatermark withTransaction': async () => {
     const place = { consumer: 'projector', topic: 'events', partition: 0 };

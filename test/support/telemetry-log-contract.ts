@@ -1,6 +1,6 @@
 /** What every GatewayLog must do, at least once and in order; run against the one on Kafka and the one in memory. */
 import { expect, test } from 'vitest';
-import type { DeviceReport, TelemetryRecord } from '../../domain/telemetry.ts';
+import { type DeviceReport, reportsPerRequest, type TelemetryRecord } from '../../domain/telemetry.ts';
 import type { GatewayLog } from '../../infra/kafka/telemetry-log.ts';
 
 export type OpenLog = {
@@ -53,6 +53,19 @@ export const telemetryLogContract = (open: () => Promise<OpenLog>): void => {
       ]);
       expect(records.at(-1)).toHaveProperty('control');
     }
+  });
+
+  test('the largest request there is, all of one site, is kept in its order', async () => {
+    const { log, read } = await open();
+    const body: DeviceReport['body'] = { kind: 'crash', contentVersion: 1, words: 'ж'.repeat(500) };
+    const request = Array.from({ length: reportsPerRequest }, (_, n): DeviceReport => {
+      return { deviceId: `device-${n % 40}`, site: 'one', sequence: n, body };
+    });
+    await Promise.all([log.append(request), log.append([{ ...report('device-0', request.length), site: 'one' }])]);
+    const filled = (await read()).filter((records) => records.length > 0);
+    expect(filled.length).toBe(1);
+    const sequences = once(filled.flat()).map((record) => ('report' in record ? record.report.sequence : null));
+    expect(sequences).toEqual(Array.from({ length: request.length + 1 }, (_, n) => n));
   });
 
   test('a refused report is kept with its reason, apart from the others', async () => {

@@ -212,6 +212,24 @@ describe('served', () => {
     expect(windows[4]?.counts[segment]?.harmed).toBe(1); // what people are told is not what is tested
   });
 
+  test('what a control did in the tick in which it entered is no event of the treated arm, whenever it is served', () => {
+    for (const servedAt of [1_400, 2_100]) {
+      const log = newLog();
+      log.open(0);
+      log.poll(1_100, 'u1');
+      log.harm(1_200, 'u1', 'crash', 1);
+      log.open(1_300, { stage: 1, thresholds: { [segment]: 200 } });
+      log.offer(servedAt, 'u1');
+      log.harm(servedAt + 100, 'u1');
+      log.harm(servedAt + 200, 'u1', 'load-failure');
+      log.clock(5_000);
+      const { windows } = foldLog(log.records);
+      expect(windows.map(({ tick }) => leafMs(windows, tick, 'crash'))).toEqual(Array(5).fill([0, 0, 0, 0]));
+      const events = windows.map(({ tick }) => leafMs(windows, tick, 'load-failure')[0]);
+      expect(events.reduce((sum, x) => sum + x, 0)).toBe(1);
+    }
+  });
+
   test('outside the exposure of its segment it is in neither arm', () => {
     const log = newLog();
     log.poll(-10, 'c1');

@@ -146,3 +146,46 @@ test('saying it again changes nothing: a report that was caught and sent once mo
     { numRuns: 200 },
   );
 });
+
+const sites: Readonly<Record<string, string>> = {
+  ...{ t1: 't-a', t2: 't-b', t3: 't-a', u1: 'u-a', u2: 'u-b', c1: 'c-a', c2: 'c-a', c3: 'c-b', c4: 'c-b' },
+};
+/** The same fleet at sites, in releases that update sites as units. */
+const atSites = honest.map(({ at, record }): LogRecord => {
+  if ('report' in record) {
+    const site = sites[record.report.deviceId];
+    return { at, record: { report: { ...record.report, ...(site !== undefined && { site }) } } };
+  }
+  const { control } = record;
+  if (control.kind !== 'stage-opened') return { at, record };
+  return { at, record: { control: { ...control, policy: { ...control.policy, unit: 'site' } } } };
+});
+const claim = fc.constantFrom(undefined, 't-a', 't-b', 'u-a', 'c-a', 't-z', 'c-z');
+
+test('one device that names many sites: it spoils one of them, and no more is remembered of it', () => {
+  const was = foldLog(atSites);
+  const rows = was.state.devices.rows.size;
+  const spoiltAt = fc.tuple(spoilt, claim);
+  fc.assert(
+    fc.property(names, fc.array(spoiltAt, { minLength: 1, maxLength: 120 }), (deviceId, reports) => {
+      const records = reports.map(([{ at, ...rest }, site]): LogRecord => {
+        const report = { deviceId, ...(site !== undefined && { site }), ...rest };
+        return { at: start + at, record: { report } };
+      });
+      const mixed = [...atSites, ...records].toSorted((a, b) => a.at - b.at);
+      const after = foldLog(mixed);
+      expect(after.state.devices.rows.size).toBeLessThanOrEqual(rows + 2);
+      for (const releaseId of ['r1', 'r2']) {
+        const [honestly, now] = [sumsOf(was.windows, releaseId), sumsOf(after.windows, releaseId)];
+        const ticks = was.windows.filter((window) => window.releaseId === releaseId).length;
+        for (const { id, trial } of metrics) {
+          expect(Math.abs((now.events[id] ?? 0) - (honestly.events[id] ?? 0))).toBeLessThanOrEqual(1);
+          const exposure = Math.abs((now.exposure[id] ?? 0) - (honestly.exposure[id] ?? 0));
+          // A site that is served in a tick has that tick in both arms.
+          expect(exposure).toBeLessThanOrEqual(trial === 'device-hour' ? (endMs + 1_000) / hour + 1e-9 : ticks);
+        }
+      }
+    }),
+    { numRuns: 200 },
+  );
+});
