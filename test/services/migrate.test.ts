@@ -8,8 +8,9 @@ import { foldEvents, type ReleaseState } from '../../domain/release-state.ts';
 import type { Window } from '../../domain/telemetry.ts';
 import { digestOf } from '../../infra/content/digests.ts';
 import { silent } from '../../infra/kafka/client.ts';
+import { createAcknowledgements } from '../../infra/postgres/acknowledgements.ts';
 import { createEvidenceReader, readEvidence } from '../../infra/postgres/evidence.ts';
-import { createInventory, type DeviceRow, saveDevices } from '../../infra/postgres/inventory.ts';
+import { createInventory, type DeviceRow, isEnrolled, saveDevices } from '../../infra/postgres/inventory.ts';
 import {
   commitBatch,
   markNotified,
@@ -29,6 +30,8 @@ import {
   saveEvent,
   saveRelease,
 } from '../../infra/postgres/releases.ts';
+import { listRevocations, readRevoked, restoreDevice, revokeDevice } from '../../infra/postgres/revocations.ts';
+import { createDeviceSites } from '../../infra/postgres/sites.ts';
 import { readSnapshot, writeSnapshot } from '../../infra/postgres/snapshots.ts';
 import { changeWaivers, createWaivers } from '../../infra/postgres/waivers.ts';
 import { createWatches } from '../../infra/postgres/watches.ts';
@@ -274,6 +277,29 @@ const statements: Readonly<Record<string, () => Promise<void>>> = {
     await watches.note('r-1', 1_800_000_000_000);
     await watches.note('r-1', 1_700_000_000_000);
     expect(await watches.lastSeen('r-1')).toBe(1_800_000_000_000);
+  },
+  'createDeviceSites isEnrolled': async () => {
+    const sites = createDeviceSites(pool);
+    expect(await sites.pin([{ deviceId: 'placed', site: 'x' }])).toEqual([{ deviceId: 'placed', site: 'x' }]);
+    expect(await sites.pin([{ deviceId: 'placed', site: null }])).toEqual([{ deviceId: 'placed', site: 'x' }]);
+    expect(await isEnrolled(pool, 'a')).toBe(true);
+    expect(await isEnrolled(pool, 'placed')).toBe(false);
+  },
+  createAcknowledgements: async () => {
+    const granted = [{ deviceId: 'a', sequence: 5, until: 1_800_000_000_000 }];
+    expect(await createAcknowledgements(pool).grant(granted)).toEqual(granted);
+  },
+  'revokeDevice readRevoked restoreDevice listRevocations': async () => {
+    const said = { by: 'ann', reason: 'moved' };
+    await createDeviceSites(pool).pin([{ deviceId: 'moved', site: 'x' }]);
+    expect(await revokeDevice(pool, 'moved', said)).toMatchObject({ deviceId: 'moved', restored: null });
+    expect(await revokeDevice(pool, 'moved', said)).toBeNull();
+    expect(await readRevoked(pool)).toEqual(new Map([['moved', 'moved']]));
+    expect(await restoreDevice(pool, 'moved', said)).toMatchObject({ restored: said });
+    expect(await restoreDevice(pool, 'moved', said)).toBeNull();
+    expect(await listRevocations(pool)).toMatchObject([{ deviceId: 'moved', restored: said }]);
+    const free = [{ deviceId: 'moved', site: 'y' }];
+    expect(await createDeviceSites(pool).pin(free)).toEqual(free);
   },
   'moveWatermark readWatermark withTransaction': async () => {
     const place = { consumer: 'projector', topic: 'events', partition: 0 };
