@@ -17,7 +17,7 @@ import type { Log } from '../infra/kafka/client.ts';
 import type { GatewayLog } from '../infra/kafka/telemetry-log.ts';
 import { within } from '../infra/within.ts';
 import { createDeadLetters, type DeadLetterCounts } from './dead-letters.ts';
-import { type Checked, createReportCheck, type Looked, type Refusal } from './report-check.ts';
+import { type Checked, createReportCheck, type Looked, type Refusal, refuse } from './report-check.ts';
 import { firstIssue, requestSchema } from './report-schema.ts';
 
 export type Gateway = { readonly url: string; status(): GatewayStatus; stop(): Promise<void> };
@@ -66,8 +66,8 @@ export const defaultLimits: GatewayLimits = {
 };
 
 const retryAfterSeconds = 1;
-/** A database that does not answer must not keep devices waiting: they ask again with their next poll. */
-const databaseWithinMs = 2_000;
+/** What does not answer must not keep devices waiting: they ask again with their next poll. */
+const lookUpWithinMs = 2_000;
 
 /**
  * `clockMs`: how often a clock record goes into every partition; `ackMs`: how long an acknowledgement holds; `keys` and
@@ -98,26 +98,56 @@ export const startGateway = async (options: {
   const underWay = new WeakMap<IncomingMessage, PromiseLike<unknown>>();
   let bytesInFlight = 0;
   let unacknowledged = 0;
+  let keyReads = 0;
+  let keysOfRead = 0;
   let keys = await options.keys();
   let revoked = await options.revoked();
   const { devices, deviceRate } = limits;
   const reportCheck = createReportCheck({ keys: () => keys, revoked: () => revoked, devices, deviceRate });
 
-  /** Of a device that is heard for the first time its site is looked up first; without a database it is told to come again. */
+  const readKeys = async (): Promise<void> => {
+    keyReads += 1;
+    const read = keyReads;
+    const ring = await options.keys();
+    // A reading that began earlier and took longer has nothing newer.
+    if (read < keysOfRead) return;
+    keys = ring;
+    keysOfRead = read;
+  };
+
+  /**
+   * What lacks something is looked up and checked again: the key ring, when a device has a newer key than was read last, and
+   * where a device stands that is heard for the first time. Without an answer nothing is wrong with the report: it comes again.
+   */
   const check = async (received: readonly unknown[], now: number): Promise<readonly Checked[]> => {
-    const looked = received.map((one) => reportCheck.check(one, now));
+    const checkAgain = (looked: readonly Looked[], kind: Looked['kind']): readonly Looked[] =>
+      looked.map((one, index) => (one.kind === kind ? reportCheck.check(received[index], now) : one));
+    let looked: readonly Looked[] = received.map((one) => reportCheck.check(one, now));
+    let ringRead = true;
+    if (looked.some(({ kind }) => kind === 'ahead')) {
+      try {
+        await within(lookUpWithinMs, readKeys());
+      } catch (error) {
+        ringRead = false;
+        log('warn', { error: String(error) }, 'a device has a key of a newer epoch, and the keys could not be read');
+      }
+      looked = checkAgain(looked, 'ahead');
+    }
     const unplaced = looked.flatMap((one) => (one.kind === 'unplaced' ? [one.report] : []));
     if (unplaced.length > 0) {
       try {
         const said = unplaced.map(({ deviceId, site }) => ({ deviceId, site: site ?? null }));
-        reportCheck.place(await within(databaseWithinMs, options.sites.pin(said)));
+        reportCheck.place(await within(lookUpWithinMs, options.sites.pin(said)));
       } catch (error) {
         log('warn', { reports: unplaced.length, error: String(error) }, 'where devices stand could not be looked up');
       }
+      looked = checkAgain(looked, 'unplaced');
     }
-    return looked.map((one, index) =>
-      one.kind === 'unplaced' ? settled(reportCheck.check(received[index], now)) : one,
-    );
+    return looked.map((one) => {
+      if (one.kind === 'ahead') return ringRead ? refuse('key-epoch', one.reason) : comeAgain(one.reason);
+      if (one.kind !== 'unplaced') return one;
+      return comeAgain(`it cannot be looked up where ${one.report.deviceId} stands: the database is not available`);
+    });
   };
 
   /**
@@ -134,7 +164,7 @@ export const startGateway = async (options: {
     });
     if (offers.length === 0) return;
     try {
-      const granted = await within(databaseWithinMs, options.acknowledgements.grant(offers));
+      const granted = await within(lookUpWithinMs, options.acknowledgements.grant(offers));
       const byDevice = new Map(granted.map((one) => [one.deviceId, one]));
       for (const one of checked) {
         if (one.kind !== 'fresh') continue;
@@ -285,10 +315,8 @@ export const startGateway = async (options: {
   });
   server.get('/v1/status', async () => status());
 
-  const refresh = async (): Promise<void> => {
-    const [ring, list] = await Promise.all([options.keys(), options.revoked()]);
-    keys = ring;
-    revoked = list;
+  const readRevoked = async (): Promise<void> => {
+    revoked = await options.revoked();
     // Who is restored may say another site: whoever is revoked meanwhile is not remembered with the old one.
     for (const deviceId of revoked.keys()) reportCheck.forgetSite(deviceId);
   };
@@ -300,24 +328,27 @@ export const startGateway = async (options: {
     failed: (error) => log('error', { error }, 'the clock stopped: no tick closes until Kafka is back'),
     worked: () => log('info', {}, 'the clock goes on'),
   });
-  const refreshing = every(options.refreshMs ?? 1_000, signal, refresh, {
-    failed: (error) => log('warn', { error }, 'keys and revoked devices stay as they were read last'),
-    worked: () => log('info', {}, 'keys and revoked devices are read again'),
-  });
+  // Each by itself: a database that is away keeps nobody from a new key.
+  const refreshMs = options.refreshMs ?? 1_000;
+  const refreshing = [
+    every(refreshMs, signal, readKeys, {
+      failed: (error) => log('warn', { error }, 'keys stay as they were read last'),
+      worked: () => log('info', {}, 'keys are read again'),
+    }),
+    every(refreshMs, signal, readRevoked, {
+      failed: (error) => log('warn', { error }, 'revoked devices stay as they were read last'),
+      worked: () => log('info', {}, 'revoked devices are read again'),
+    }),
+  ];
   return {
     url,
     status,
     stop: async () => {
       stopping.abort();
-      await Promise.all([server.close(), clock, refreshing]);
+      await Promise.all([server.close(), clock, ...refreshing]);
     },
   };
 };
-
-const settled = (looked: Looked): Checked =>
-  looked.kind === 'unplaced'
-    ? comeAgain(`it cannot be looked up where ${looked.report.deviceId} stands: the database is not available`)
-    : looked;
 
 /** Nothing is wrong with the report: it counts when what is missing here is there. */
 const comeAgain = (reason: string): Checked => ({ kind: 'limited', retryAfterMs: retryAfterSeconds * 1_000, reason });

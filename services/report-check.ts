@@ -7,7 +7,7 @@ import type { PlacedDevice } from '../domain/ports.ts';
 import { type Bucket, fullBucket, giveBack, type Rate, takeToken } from '../domain/rate.ts';
 import { isNew, markSeen, nothingSeen, type Seen } from '../domain/sequence.ts';
 import type { DeviceReport } from '../domain/telemetry.ts';
-import { checkReport, deviceKey, type KeyRing, keyOfEpoch } from '../infra/device-auth.ts';
+import { checkReport, deviceKey, isAhead, type KeyRing, keyOfEpoch } from '../infra/device-auth.ts';
 import { firstIssue, signedReportSchema } from './report-schema.ts';
 
 /** Why a report is rejected, in words that can be counted. */
@@ -25,8 +25,14 @@ export type Checked =
   /** `reason`: what is missing here; null: the device is above its rate. */
   | { readonly kind: 'limited'; readonly retryAfterMs: number; readonly reason: string | null };
 
-/** `unplaced`: genuine, of a device of which it must be looked up where it stands; to be checked again when it is placed. */
-export type Looked = Checked | { readonly kind: 'unplaced'; readonly report: DeviceReport };
+/**
+ * What cannot be said yet, to be checked again. `unplaced`: genuine, of a device of which it must be looked up where it stands.
+ * `ahead`: of a key epoch that the ring, as it was read last, does not have yet.
+ */
+export type Looked =
+  | Checked
+  | { readonly kind: 'unplaced'; readonly report: DeviceReport }
+  | { readonly kind: 'ahead'; readonly reason: string };
 
 /** What is remembered of a device that proved itself: for telling repeats at once; the aggregator drops them for good. */
 export type Known = {
@@ -94,8 +100,11 @@ export const createReportCheck = (options: {
       if (!parsed.success) return refuse('schema', firstIssue(parsed.error));
       const { mac, keyEpoch, ...report } = parsed.data;
       const { deviceId } = report;
-      const fleetKey = keyOfEpoch(options.keys(), keyEpoch, now);
-      if (typeof fleetKey === 'string') return refuse('key-epoch', fleetKey);
+      const ring = options.keys();
+      const fleetKey = keyOfEpoch(ring, keyEpoch, now);
+      if (typeof fleetKey === 'string') {
+        return isAhead(ring, keyEpoch) ? { kind: 'ahead', reason: fleetKey } : refuse('key-epoch', fleetKey);
+      }
       const before = devices.get(deviceId);
       const key = before?.epoch === keyEpoch ? before.key : createSecretKey(deviceKey(fleetKey.key, deviceId));
       if (!checkReport(key, report, mac)) {
@@ -161,7 +170,7 @@ const descriptionOf = ({ body }: DeviceReport): string | null => {
   return JSON.stringify([name, version, packageVersion, digest, body.failMode]);
 };
 
-const refuse = (why: Refusal, reason: string): Extract<Checked, { kind: 'refused' }> => ({
+export const refuse = (why: Refusal, reason: string): Extract<Checked, { kind: 'refused' }> => ({
   kind: 'refused',
   why,
   reason,

@@ -276,7 +276,7 @@ const statements: Readonly<Record<string, () => Promise<void>>> = {
     expect(await watches.lastSeen('r-1')).toBeNull();
     await watches.note('r-1', 1_800_000_000_000);
     await watches.note('r-1', 1_700_000_000_000);
-    expect(await watches.lastSeen('r-1')).toBe(1_800_000_000_000);
+    expect(await watches.lastSeen('r-1')).toBe(1_700_000_000_000);
   },
   'createDeviceSites isEnrolled': async () => {
     const sites = createDeviceSites(pool);

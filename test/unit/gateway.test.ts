@@ -236,6 +236,58 @@ describe('keys of several epochs', () => {
   });
 });
 
+describe('right after a rotation', () => {
+  const [old, next] = [Buffer.alloc(32, 1), Buffer.alloc(32, 2)];
+  const before: readonly FleetKey[] = [{ epoch: 1, key: old, acceptedUntil: null }];
+  const after: readonly FleetKey[] = [...before, { epoch: 2, key: next, acceptedUntil: null }];
+  const crash: DeviceReport = {
+    ...{ deviceId: 'a', sequence: 1, body: { kind: 'crash', contentVersion: 1, words: 'signal 11' } },
+  };
+  const signed = { ...crash, keyEpoch: 2, mac: signReport(deviceKey(next, 'a'), crash) };
+  const hour = 3_600_000;
+
+  test('a report under the new key is taken by a gateway that has not read it yet', async () => {
+    let ring = before;
+    await start({ keys: async () => ring, refreshMs: hour });
+    await expect.poll(() => gateway.status().keyEpochs).toEqual([1]);
+    ring = after;
+    expect(statuses(await post([signed]))).toEqual(['accepted']);
+  });
+
+  test('and while the keys cannot be read it is told to come again; there is no such key only when they were', async () => {
+    let ring: readonly FleetKey[] | Error = before;
+    const keys = async () => {
+      if (ring instanceof Error) throw ring;
+      return ring;
+    };
+    await start({ keys, refreshMs: hour });
+    ring = new Error('the disk is away');
+    const { status, body } = await post([signed]);
+    expect(status).toBe(200);
+    expect(body.results).toEqual([
+      { status: 'limited', retryAfterMs: 1_000, reason: expect.stringMatching(/^there is no key epoch 2/) },
+    ]);
+    ring = before;
+    expect(statuses(await post([signed]))).toEqual(['rejected']);
+    ring = after;
+    expect(statuses(await post([signed]))).toEqual(['accepted']);
+    expectSum();
+  });
+
+  test('a new key is read also while the database is away', async () => {
+    let ring = before;
+    let away = false;
+    const revoked = async () => {
+      if (away) throw new Error('PostgreSQL is away');
+      return new Map<string, string>();
+    };
+    await start({ keys: async () => ring, revoked });
+    away = true;
+    ring = after;
+    await expect.poll(() => gateway.status().keyEpochs).toEqual([1, 2]);
+  });
+});
+
 describe('revoked devices', () => {
   test('are refused with the reason, get no acknowledgement, and are heard again when they are restored', async () => {
     let revoked: ReadonlyMap<string, string> | Error = new Map();
