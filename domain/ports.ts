@@ -56,6 +56,15 @@ export type Acknowledgements = {
   grant(offers: readonly Granted[]): Promise<readonly Granted[]>;
 };
 
+/** Where a device stands: what it said first, or what the imported inventory says; null: at no site. */
+export type PlacedDevice = { readonly deviceId: string; readonly site: string | null };
+
+/** The site of each device, whichever gateway it is heard by. */
+export type DeviceSites = {
+  /** Answers with the site of each of `said`: what stood there before, else what is said now, which stays from now on. */
+  pin(said: readonly PlacedDevice[]): Promise<readonly PlacedDevice[]>;
+};
+
 /** A device whose reports are refused on a person's word. */
 export type Revocation = {
   readonly deviceId: string;

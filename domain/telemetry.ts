@@ -10,7 +10,10 @@ import type { EngineBuild, FailMode, SegmentCounts, SegmentKey } from './release
 /** From a device, authenticated by the gateway. Every report is a heartbeat. `sequence` grows by one per device. */
 export type DeviceReport = {
   readonly deviceId: string;
-  /** Where it was enrolled, when a site may be updated as one; never changes: the reports of a site are in one partition. */
+  /**
+   * Where it was enrolled, when a site may be updated as one: the reports of a site are in one partition. The gateway refuses
+   * every other than the first.
+   */
   readonly site?: string;
   readonly sequence: number;
   readonly body:
@@ -40,7 +43,8 @@ export const reportsPerRequest = 2_000;
 /**
  * The answer to one report. `acknowledgedForMs`: how long the offer that the poll asked for may be taken, counted by the device
  * from the moment at which it asked. A length of time, no time of day: the clock of a device may be wrong. `limited`: the device
- * is above its rate, and nothing was kept of the report: to be sent again after `retryAfterMs`.
+ * is above its rate, or the gateway lacks what it needs to check the report (`reason`); nothing was kept of it: to be sent again
+ * after `retryAfterMs`.
  */
 export type ReportResult = {
   readonly status: 'accepted' | 'duplicate' | 'rejected' | 'limited';

@@ -146,6 +146,9 @@ export const keyOfEpoch = (ring: KeyRing, epoch: number, now: number): FleetKey 
   return `key epoch ${epoch} has ended${when}: the device needs its key of epoch ${newest}`;
 };
 
+/** Newer than the ring as it was read: right after a rotation there may be such a key. */
+export const isAhead = (ring: KeyRing, epoch: number): boolean => epoch > newestKey(ring).epoch;
+
 /** HKDF-SHA256 of the fleet key, without salt, bound to this use and to the device. */
 export const deviceKey = (fleetKey: Uint8Array, deviceId: string): Uint8Array =>
   Buffer.from(hkdfSync('sha256', fleetKey, '', `sigrel/device/v1\n${deviceId}`, keyBytes));

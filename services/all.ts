@@ -22,6 +22,7 @@ import { readArrivedPartitions } from '../infra/postgres/pending.ts';
 import { createPool } from '../infra/postgres/pool.ts';
 import { createReleaseHistory } from '../infra/postgres/releases.ts';
 import { readRevoked } from '../infra/postgres/revocations.ts';
+import { createDeviceSites } from '../infra/postgres/sites.ts';
 import { createWaivers } from '../infra/postgres/waivers.ts';
 import { createWatches } from '../infra/postgres/watches.ts';
 import type { Progress } from '../infra/servers/progress.ts';
@@ -150,6 +151,7 @@ export const startServices = async (options: {
           ...{ telemetry: telemetryLog('gateway'), port, clockMs, ackMs, log },
           keys: () => readKeyRing(keysDir),
           revoked: () => readRevoked(pool),
+          sites: createDeviceSites(pool),
           acknowledgements: createAcknowledgements(pool),
           offers: createOfferCheck(createDirectorView(director, storeDir), Date.now, log),
         }),

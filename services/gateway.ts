@@ -9,7 +9,7 @@ import type { IncomingMessage } from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
 import Fastify, { type FastifyError, type FastifyReply } from 'fastify';
 import type { AskingPoll } from '../domain/offer.ts';
-import type { Acknowledgements } from '../domain/ports.ts';
+import type { Acknowledgements, DeviceSites } from '../domain/ports.ts';
 import type { Rate } from '../domain/rate.ts';
 import type { DeviceReport, ReportResult, ReportsAnswer } from '../domain/telemetry.ts';
 import type { KeyRing } from '../infra/device-auth.ts';
@@ -17,7 +17,7 @@ import type { Log } from '../infra/kafka/client.ts';
 import type { GatewayLog } from '../infra/kafka/telemetry-log.ts';
 import { within } from '../infra/within.ts';
 import { createDeadLetters, type DeadLetterCounts } from './dead-letters.ts';
-import { type Checked, createReportCheck, type Refusal } from './report-check.ts';
+import { type Checked, createReportCheck, type Looked, type Refusal, refuse } from './report-check.ts';
 import { firstIssue, requestSchema } from './report-schema.ts';
 
 export type Gateway = { readonly url: string; status(): GatewayStatus; stop(): Promise<void> };
@@ -66,8 +66,8 @@ export const defaultLimits: GatewayLimits = {
 };
 
 const retryAfterSeconds = 1;
-/** A database that does not answer must not keep devices waiting: they ask again with their next poll. */
-const acknowledgeWithinMs = 2_000;
+/** What does not answer must not keep devices waiting: they ask again with their next poll. */
+const lookUpWithinMs = 2_000;
 
 /**
  * `clockMs`: how often a clock record goes into every partition; `ackMs`: how long an acknowledgement holds; `keys` and
@@ -79,6 +79,7 @@ export const startGateway = async (options: {
   readonly keys: () => Promise<KeyRing>;
   /** Device -> why. */
   readonly revoked: () => Promise<ReadonlyMap<string, string>>;
+  readonly sites: DeviceSites;
   readonly acknowledgements: Acknowledgements;
   readonly offers: OfferCheck;
   readonly port: number;
@@ -92,27 +93,78 @@ export const startGateway = async (options: {
   const limits = { ...defaultLimits, ...options.limits };
   const deadLetters = createDeadLetters(telemetry, limits.deadLetterRate, log);
   const counts = { received: 0, accepted: 0, duplicate: 0, rejected: 0, limited: 0, unavailable: 0 };
-  const rejected: Record<Refusal, number> = { schema: 0, 'key-epoch': 0, mac: 0, revoked: 0, description: 0 };
+  const rejected: Record<Refusal, number> = { schema: 0, 'key-epoch': 0, mac: 0, revoked: 0, site: 0, description: 0 };
   const requests = { unreadable: 0, overloaded: 0 };
   const underWay = new WeakMap<IncomingMessage, PromiseLike<unknown>>();
   let bytesInFlight = 0;
   let unacknowledged = 0;
+  let keyReads = 0;
+  let keysOfRead = 0;
   let keys = await options.keys();
   let revoked = await options.revoked();
   const { devices, deviceRate } = limits;
   const reportCheck = createReportCheck({ keys: () => keys, revoked: () => revoked, devices, deviceRate });
 
-  /** After the log has them: an offer holds from now, one of a poll that comes again as long as it did. */
+  const readKeys = async (): Promise<void> => {
+    keyReads += 1;
+    const read = keyReads;
+    const ring = await options.keys();
+    // A reading that began earlier and took longer has nothing newer.
+    if (read < keysOfRead) return;
+    keys = ring;
+    keysOfRead = read;
+  };
+
+  /**
+   * What lacks something is looked up and checked again: the key ring, when a device has a newer key than was read last, and
+   * where a device stands that is heard for the first time. Without an answer nothing is wrong with the report: it comes again.
+   */
+  const check = async (received: readonly unknown[], now: number): Promise<readonly Checked[]> => {
+    const checkAgain = (looked: readonly Looked[], kind: Looked['kind']): readonly Looked[] =>
+      looked.map((one, index) => (one.kind === kind ? reportCheck.check(received[index], now) : one));
+    let looked: readonly Looked[] = received.map((one) => reportCheck.check(one, now));
+    let ringRead = true;
+    if (looked.some(({ kind }) => kind === 'ahead')) {
+      try {
+        await within(lookUpWithinMs, readKeys());
+      } catch (error) {
+        ringRead = false;
+        log('warn', { error: String(error) }, 'a device has a key of a newer epoch, and the keys could not be read');
+      }
+      looked = checkAgain(looked, 'ahead');
+    }
+    const unplaced = looked.flatMap((one) => (one.kind === 'unplaced' ? [one.report] : []));
+    if (unplaced.length > 0) {
+      try {
+        const said = unplaced.map(({ deviceId, site }) => ({ deviceId, site: site ?? null }));
+        reportCheck.place(await within(lookUpWithinMs, options.sites.pin(said)));
+      } catch (error) {
+        log('warn', { reports: unplaced.length, error: String(error) }, 'where devices stand could not be looked up');
+      }
+      looked = checkAgain(looked, 'unplaced');
+    }
+    return looked.map((one) => {
+      if (one.kind === 'ahead') return ringRead ? refuse('key-epoch', one.reason) : comeAgain(one.reason);
+      if (one.kind !== 'unplaced') return one;
+      return comeAgain(`it cannot be looked up where ${one.report.deviceId} stands: the database is not available`);
+    });
+  };
+
+  /**
+   * After the log has them: an offer holds from now, one of a poll that comes again as long as it did. That a poll was withdrawn is
+   * kept too, as an offer without time: the log will drop its repeat, so that a gateway to which it is new must not acknowledge it.
+   */
   const acknowledge = async (checked: readonly Checked[]): Promise<void> => {
-    const until = Date.now() + ackMs;
-    const offers = checked.flatMap((one) =>
-      one.kind === 'fresh' && one.report.body.kind === 'poll' && one.report.body.offer !== null
-        ? [{ deviceId: one.report.deviceId, sequence: one.report.sequence, until }]
-        : [],
-    );
+    const now = Date.now();
+    const offers = checked.flatMap((one) => {
+      if (one.kind !== 'fresh' || one.report.body.kind !== 'poll') return [];
+      if (one.report.body.offer === null && !one.withdrawn) return [];
+      const { deviceId, sequence } = one.report;
+      return [{ deviceId, sequence, until: one.withdrawn ? now : now + ackMs }];
+    });
     if (offers.length === 0) return;
     try {
-      const granted = await within(acknowledgeWithinMs, options.acknowledgements.grant(offers));
+      const granted = await within(lookUpWithinMs, options.acknowledgements.grant(offers));
       const byDevice = new Map(granted.map((one) => [one.deviceId, one]));
       for (const one of checked) {
         if (one.kind !== 'fresh') continue;
@@ -120,7 +172,7 @@ export const startGateway = async (options: {
         if (to && to.sequence >= (one.known.offered?.sequence ?? -1)) one.known.offered = to;
       }
     } catch (error) {
-      unacknowledged += offers.length;
+      unacknowledged += offers.filter(({ until }) => until > now).length;
       log('warn', { offers: offers.length, error: String(error) }, 'offers were not acknowledged');
     }
   };
@@ -128,7 +180,10 @@ export const startGateway = async (options: {
   /** After the log has the report, and neither longer than its first acknowledgement nor than its lease (`leftMs`). */
   const answer = (checked: Checked, leftMs: number, now: number): ReportResult => {
     if (checked.kind === 'refused') return { status: 'rejected', reason: checked.reason };
-    if (checked.kind === 'limited') return { status: 'limited', retryAfterMs: checked.retryAfterMs };
+    if (checked.kind === 'limited') {
+      const { retryAfterMs, reason } = checked;
+      return { status: 'limited', retryAfterMs, ...(reason !== null && { reason }) };
+    }
     const { report, known, kind } = checked;
     const status = kind === 'fresh' ? 'accepted' : 'duplicate';
     if (known.offered?.sequence !== report.sequence) return { status };
@@ -150,7 +205,7 @@ export const startGateway = async (options: {
   const take = async (received: readonly unknown[], reply: FastifyReply): Promise<FastifyReply> => {
     const before = await options.offers();
     const now = Date.now();
-    const checked = received.map((one) => withdraw(before, reportCheck.check(one, now)));
+    const checked = (await check(received, now)).map((one) => withdraw(before, one));
     const refused = checked.flatMap((one, index) =>
       one.kind === 'refused' ? [{ reason: one.reason, received: received[index] }] : [],
     );
@@ -172,7 +227,7 @@ export const startGateway = async (options: {
     const after = await options.offers();
     const answeredAt = Date.now();
     const found: ReportsAnswer = { results: checked.map((one) => answer(one, grantedMs(after, one), answeredAt)) };
-    const waits = checked.map((one) => (one.kind === 'limited' ? one.retryAfterMs : null));
+    const waits = checked.map((one) => (one.kind === 'limited' && one.reason === null ? one.retryAfterMs : null));
     const longest = waits.reduce<number | null>(
       (most, wait) => (most === null || wait === null ? null : Math.max(most, wait)),
       0,
@@ -260,10 +315,10 @@ export const startGateway = async (options: {
   });
   server.get('/v1/status', async () => status());
 
-  const refresh = async (): Promise<void> => {
-    const [ring, list] = await Promise.all([options.keys(), options.revoked()]);
-    keys = ring;
-    revoked = list;
+  const readRevoked = async (): Promise<void> => {
+    revoked = await options.revoked();
+    // Who is restored may say another site: whoever is revoked meanwhile is not remembered with the old one.
+    for (const deviceId of revoked.keys()) reportCheck.forgetSite(deviceId);
   };
 
   const url = await server.listen({ host: '127.0.0.1', port: options.port });
@@ -273,19 +328,30 @@ export const startGateway = async (options: {
     failed: (error) => log('error', { error }, 'the clock stopped: no tick closes until Kafka is back'),
     worked: () => log('info', {}, 'the clock goes on'),
   });
-  const refreshing = every(options.refreshMs ?? 1_000, signal, refresh, {
-    failed: (error) => log('warn', { error }, 'keys and revoked devices stay as they were read last'),
-    worked: () => log('info', {}, 'keys and revoked devices are read again'),
-  });
+  // Each by itself: a database that is away keeps nobody from a new key.
+  const refreshMs = options.refreshMs ?? 1_000;
+  const refreshing = [
+    every(refreshMs, signal, readKeys, {
+      failed: (error) => log('warn', { error }, 'keys stay as they were read last'),
+      worked: () => log('info', {}, 'keys are read again'),
+    }),
+    every(refreshMs, signal, readRevoked, {
+      failed: (error) => log('warn', { error }, 'revoked devices stay as they were read last'),
+      worked: () => log('info', {}, 'revoked devices are read again'),
+    }),
+  ];
   return {
     url,
     status,
     stop: async () => {
       stopping.abort();
-      await Promise.all([server.close(), clock, refreshing]);
+      await Promise.all([server.close(), clock, ...refreshing]);
     },
   };
 };
+
+/** Nothing is wrong with the report: it counts when what is missing here is there. */
+const comeAgain = (reason: string): Checked => ({ kind: 'limited', retryAfterMs: retryAfterSeconds * 1_000, reason });
 
 const grantedMs = (granted: Granted, checked: Checked): number =>
   (checked.kind === 'fresh' || checked.kind === 'duplicate') && checked.report.body.kind === 'poll'
@@ -296,7 +362,7 @@ const grantedMs = (granted: Granted, checked: Checked): number =>
 const withdraw = (granted: Granted, checked: Checked): Checked => {
   if (checked.kind !== 'fresh' || checked.report.body.kind !== 'poll') return checked;
   if (checked.report.body.offer === null || grantedMs(granted, checked) > 0) return checked;
-  return { ...checked, report: { ...checked.report, body: { ...checked.report.body, offer: null } } };
+  return { ...checked, withdrawn: true, report: { ...checked.report, body: { ...checked.report.body, offer: null } } };
 };
 
 const problem = (status: number, title: string, code: string, detail: string) => ({

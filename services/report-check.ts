@@ -3,19 +3,36 @@
  * was heard with it before, and how often it may be heard. No I/O; remembers the devices that proved themselves.
  */
 import { createSecretKey, type KeyObject } from 'node:crypto';
+import type { PlacedDevice } from '../domain/ports.ts';
 import { type Bucket, fullBucket, giveBack, type Rate, takeToken } from '../domain/rate.ts';
 import { isNew, markSeen, nothingSeen, type Seen } from '../domain/sequence.ts';
 import type { DeviceReport } from '../domain/telemetry.ts';
-import { checkReport, deviceKey, type KeyRing, keyOfEpoch } from '../infra/device-auth.ts';
+import { checkReport, deviceKey, isAhead, type KeyRing, keyOfEpoch } from '../infra/device-auth.ts';
 import { firstIssue, signedReportSchema } from './report-schema.ts';
 
 /** Why a report is rejected, in words that can be counted. */
-export type Refusal = 'schema' | 'key-epoch' | 'mac' | 'revoked' | 'description';
+export type Refusal = 'schema' | 'key-epoch' | 'mac' | 'revoked' | 'site' | 'description';
 
 export type Checked =
-  | { readonly kind: 'fresh' | 'duplicate'; readonly report: DeviceReport; readonly known: Known }
+  | {
+      readonly kind: 'fresh' | 'duplicate';
+      readonly report: DeviceReport;
+      readonly known: Known;
+      /** What the poll asked for is not granted: the report says no more that it asks. */
+      readonly withdrawn: boolean;
+    }
   | { readonly kind: 'refused'; readonly why: Refusal; readonly reason: string }
-  | { readonly kind: 'limited'; readonly retryAfterMs: number };
+  /** `reason`: what is missing here; null: the device is above its rate. */
+  | { readonly kind: 'limited'; readonly retryAfterMs: number; readonly reason: string | null };
+
+/**
+ * What cannot be said yet, to be checked again. `unplaced`: genuine, of a device of which it must be looked up where it stands.
+ * `ahead`: of a key epoch that the ring, as it was read last, does not have yet.
+ */
+export type Looked =
+  | Checked
+  | { readonly kind: 'unplaced'; readonly report: DeviceReport }
+  | { readonly kind: 'ahead'; readonly reason: string };
 
 /** What is remembered of a device that proved itself: for telling repeats at once; the aggregator drops them for good. */
 export type Known = {
@@ -23,7 +40,9 @@ export type Known = {
   key: KeyObject;
   readonly seen: Seen;
   readonly bucket: Bucket;
-  /** Site, engine and fail mode of its last poll, and how often it may yet say something else. */
+  /** Where it stands; null: at no site; undefined: to be looked up. */
+  site: string | null | undefined;
+  /** Engine and fail mode of its last poll, and how often it may yet say something else. */
   described: string;
   readonly descriptions: Bucket;
   /** The last offer that was acknowledged. */
@@ -31,7 +50,11 @@ export type Known = {
 };
 
 export type ReportCheck = {
-  check(received: unknown, now: number): Checked;
+  check(received: unknown, now: number): Looked;
+  /** Where these devices stand, whatever they say. */
+  place(devices: readonly PlacedDevice[]): void;
+  /** Where it stands is looked up again: a person may have freed it. */
+  forgetSite(deviceId: string): void;
   /** It is in the log: from now on it is a repeat. */
   markTaken(checked: Checked): void;
   /** It is not: it did not count against its device's rate either. */
@@ -61,7 +84,7 @@ export const createReportCheck = (options: {
   const remember = (deviceId: string, epoch: number, key: KeyObject, now: number): Known => {
     const known: Known = {
       ...{ epoch, key, seen: nothingSeen(), bucket: fullBucket(deviceRate, now), offered: null },
-      ...{ described: '', descriptions: fullBucket(descriptionRate, now) },
+      ...{ site: undefined, described: '', descriptions: fullBucket(descriptionRate, now) },
     };
     devices.set(deviceId, known);
     if (devices.size > options.devices) {
@@ -77,8 +100,11 @@ export const createReportCheck = (options: {
       if (!parsed.success) return refuse('schema', firstIssue(parsed.error));
       const { mac, keyEpoch, ...report } = parsed.data;
       const { deviceId } = report;
-      const fleetKey = keyOfEpoch(options.keys(), keyEpoch, now);
-      if (typeof fleetKey === 'string') return refuse('key-epoch', fleetKey);
+      const ring = options.keys();
+      const fleetKey = keyOfEpoch(ring, keyEpoch, now);
+      if (typeof fleetKey === 'string') {
+        return isAhead(ring, keyEpoch) ? { kind: 'ahead', reason: fleetKey } : refuse('key-epoch', fleetKey);
+      }
       const before = devices.get(deviceId);
       const key = before?.epoch === keyEpoch ? before.key : createSecretKey(deviceKey(fleetKey.key, deviceId));
       if (!checkReport(key, report, mac)) {
@@ -91,20 +117,41 @@ export const createReportCheck = (options: {
       if (reason !== undefined) return refuse('revoked', `device ${deviceId} is revoked: ${reason}`);
       const known = before ?? remember(deviceId, keyEpoch, key, now);
       if (keyEpoch > known.epoch) Object.assign(known, { epoch: keyEpoch, key });
+      if (known.site === undefined) return { kind: 'unplaced', report };
+      // Its site decides the partition, and each partition counts for itself: at two sites it would be two devices.
+      if ((report.site ?? null) !== known.site) {
+        const expected = known.site === null ? 'none' : known.site;
+        return refuse(
+          'site',
+          `site: ${deviceId} says ${report.site ?? 'none'}, expected ${expected}; revoke and restore a device that was moved`,
+        );
+      }
       // Repeats cost a device nothing: whoever caught its reports could silence it with them.
-      if (!isNew(known.seen, report.sequence)) return { kind: 'duplicate', report, known };
+      if (!isNew(known.seen, report.sequence)) return { kind: 'duplicate', report, known, withdrawn: false };
       const described = descriptionOf(report) ?? known.described;
       if (described !== known.described) {
         if (takeToken(known.descriptions, descriptionRate, now) > 0) {
           return refuse(
             'description',
-            `body.engine: ${deviceId} has been too many engines, or at too many sites, lately; expected the ones before`,
+            `body.engine: ${deviceId} has been too many engines lately; expected the ones before`,
           );
         }
         known.described = described;
       }
       const retryAfterMs = takeToken(known.bucket, deviceRate, now);
-      return retryAfterMs > 0 ? { kind: 'limited', retryAfterMs } : { kind: 'fresh', report, known };
+      return retryAfterMs > 0
+        ? { kind: 'limited', retryAfterMs, reason: null }
+        : { kind: 'fresh', report, known, withdrawn: false };
+    },
+    place: (placed) => {
+      for (const { deviceId, site } of placed) {
+        const known = devices.get(deviceId);
+        if (known) known.site = site;
+      }
+    },
+    forgetSite: (deviceId) => {
+      const known = devices.get(deviceId);
+      if (known) known.site = undefined;
     },
     markTaken: (checked) => {
       if (checked.kind === 'fresh') markSeen(checked.known.seen, checked.report.sequence);
@@ -117,10 +164,14 @@ export const createReportCheck = (options: {
 };
 
 /** null: it says nothing of its engine. */
-const descriptionOf = ({ site, body }: DeviceReport): string | null => {
+const descriptionOf = ({ body }: DeviceReport): string | null => {
   if (body.kind !== 'poll') return null;
   const { name, version, packageVersion, digest } = body.engine;
-  return JSON.stringify([name, version, packageVersion, digest, body.failMode, site]);
+  return JSON.stringify([name, version, packageVersion, digest, body.failMode]);
 };
 
-const refuse = (why: Refusal, reason: string): Checked => ({ kind: 'refused', why, reason });
+export const refuse = (why: Refusal, reason: string): Extract<Checked, { kind: 'refused' }> => ({
+  kind: 'refused',
+  why,
+  reason,
+});

@@ -1,8 +1,8 @@
 /** The release log on Kafka: `release.events.v1`, keyed by release id, with CloudEvents attributes for other tools. */
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { Kafka } from 'kafkajs';
 import { SigrelError } from '../../domain/errors.ts';
 import type { EventLog } from '../../domain/ports.ts';
+import { within } from '../within.ts';
 import { keyPartitioner } from './client.ts';
 import type { Producer } from './produce.ts';
 import { type KeyedRecord, readToEnd } from './read.ts';
@@ -40,7 +40,7 @@ export const createKafkaEventLog = (options: {
           },
         })),
       );
-      await within(timeoutMs, topic, sent);
+      await acknowledgedWithin(timeoutMs, topic, sent);
     },
     read: (releaseId) =>
       readToEnd(options.kafka, topic, { partitions: [partitionOf(releaseId)], keep: (key) => key === releaseId }),
@@ -60,21 +60,14 @@ const partitionOf = (key: string): number => {
 };
 
 /** The client's own retries add up: measured 23 s on a broker that was killed, 77 s on one that is stopped but connected. */
-export const within = async (ms: number, topic: string, work: Promise<void>): Promise<void> => {
-  const over = new AbortController();
-  const expired = sleep(ms, undefined, { signal: over.signal }).then(
-    () => {
-      throw new SigrelError(
+export const acknowledgedWithin = (ms: number, topic: string, sent: Promise<void>): Promise<void> =>
+  within(
+    ms,
+    sent,
+    () =>
+      new SigrelError(
         'SRP_DEP_KAFKA',
         `Kafka did not acknowledge records for ${topic} within ${ms} ms. Try again when the broker is back: a repeat is safe`,
         { details: { topic, timeoutMs: ms } },
-      );
-    },
-    () => {}, // aborted: the work was over first
+      ),
   );
-  try {
-    await Promise.race([work, expired]);
-  } finally {
-    over.abort();
-  }
-};

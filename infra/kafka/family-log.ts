@@ -3,7 +3,7 @@ import type { Kafka } from 'kafkajs';
 import type { FamilyLog } from '../../domain/ports.ts';
 import type { FamilyEvent, FamilyEventType } from '../../events/catalogue.ts';
 import { decodeFamilyEvent, encodeFamilyEvent } from '../../events/family-events.ts';
-import { within } from './event-log.ts';
+import { acknowledgedWithin } from './event-log.ts';
 import type { Producer } from './produce.ts';
 import { readToEnd } from './read.ts';
 import { type Topic, topicName } from './topics.ts';
@@ -27,7 +27,7 @@ export const createKafkaFamilyLog = (options: {
         'recorded-at': new Date().toISOString(),
       };
       const value = Buffer.from(encodeFamilyEvent(event));
-      await within(timeoutMs, topic, producer.send(topic, [{ key: event.family, value, headers }]));
+      await acknowledgedWithin(timeoutMs, topic, producer.send(topic, [{ key: event.family, value, headers }]));
     },
   };
 };

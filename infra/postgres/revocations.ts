@@ -53,15 +53,25 @@ export const revokeDevice = async (
   return rows[0] === undefined ? null : fromRow(rows[0]);
 };
 
-/** null: it is not revoked. */
+/**
+ * null: it is not revoked. Its site is free again, so that a device that was moved can say its new one; another site may be
+ * another partition, whose offsets begin anywhere, and what it says there must replace what the inventory has.
+ */
 export const restoreDevice = async (
   pool: Pool,
   deviceId: string,
   said: { readonly by: string; readonly reason: string },
 ): Promise<Revocation | null> => {
   const { rows } = await pool.query<Stored>(
-    `update device_revocations set restored_at = now(), restored_by = $3, restored_reason = $2
-     where device_id = $1 and restored_at is null returning ${columns}`,
+    `with restored as (
+       update device_revocations set restored_at = now(), restored_by = $3, restored_reason = $2
+       where device_id = $1 and restored_at is null returning ${columns}
+     ), unpinned as (
+       delete from device_sites where device_id in (select device_id from restored)
+     ), replaceable as (
+       update devices set last_offset = 0 where last_offset > 0 and device_id in (select device_id from restored)
+     )
+     select ${columns} from restored`,
     [deviceId, said.reason, said.by],
   );
   return rows[0] === undefined ? null : fromRow(rows[0]);

@@ -15,6 +15,7 @@ import { createKafka, keyPartitioner, silent } from '../../infra/kafka/client.ts
 import { createTelemetryLog } from '../../infra/kafka/telemetry-log.ts';
 import { createTopics, topicName } from '../../infra/kafka/topics.ts';
 import { createMemoryAcknowledgements } from '../../infra/memory/acknowledgements.ts';
+import { createMemorySites } from '../../infra/memory/sites.ts';
 import { discardServers, startServers } from '../../infra/servers/local.ts';
 import type { Progress } from '../../infra/servers/progress.ts';
 import { type GatewayStatus, startGateway } from '../../services/gateway.ts';
@@ -76,6 +77,7 @@ const runRound = async (kafka: Kafka, relay: ChildProcess, options: GatewayBench
     ...{ telemetry, port: 0, clockMs: 1_000, ackMs: 10_000, log: silent },
     keys: async () => [{ epoch: 1, key: fleetKey, acceptedUntil: null }],
     revoked: async () => new Map(),
+    sites: createMemorySites(),
     acknowledgements: createMemoryAcknowledgements(),
     offers: async () => () => 60_000,
     // A long run compressed into seconds: here a device says more per second than any real one.

@@ -19,6 +19,7 @@ import { createTopics, partitionsOf, topicName } from '../../infra/kafka/topics.
 import { createAcknowledgements } from '../../infra/postgres/acknowledgements.ts';
 import { createInventory, saveDevices } from '../../infra/postgres/inventory.ts';
 import { listRevocations, readRevoked, restoreDevice } from '../../infra/postgres/revocations.ts';
+import { createDeviceSites } from '../../infra/postgres/sites.ts';
 import { recordServices } from '../../infra/servers/services-record.ts';
 import { startServices } from '../../services/all.ts';
 import { changeRevocation } from '../../services/api/devices.ts';
@@ -29,6 +30,7 @@ import { createDatabase, type TestDatabase } from '../support/database.ts';
 import { engineA, gatewayPorts, newFleet, pollBody } from '../support/devices.ts';
 import { readTopic } from '../support/kafka-log.ts';
 import { patient } from '../support/patience.ts';
+import { sitesContract } from '../support/sites-contract.ts';
 
 const prefix = `gateway-${randomUUID()}.`;
 const fleetKey = randomBytes(32);
@@ -60,6 +62,7 @@ const start = async (changes: Partial<Parameters<typeof startGateway>[0]> = {}):
     ...gatewayPorts(fleetKey),
     ...{ telemetry, port: 0, clockMs: 60_000, ackMs: 60_000, refreshMs: 50, log: silent },
     revoked: () => readRevoked(pool),
+    sites: createDeviceSites(pool),
     acknowledgements: createAcknowledgements(pool),
     ...changes,
   });
@@ -73,6 +76,47 @@ describe('acknowledgements in PostgreSQL', () => {
     await database.pool.query('truncate acknowledgements');
     return createAcknowledgements(database.pool);
   });
+});
+
+describe('sites of devices in PostgreSQL', () => {
+  sitesContract(async () => {
+    await database.pool.query('truncate device_sites');
+    return createDeviceSites(database.pool);
+  });
+});
+
+test('the site of a device stays across restarts, and is that of the imported inventory; revoke and restore free it', async () => {
+  const row = { engine: engineA, failMode: 'fail-open', contentVersion: 1 } as const;
+  await saveDevices(database.pool, [{ ...row, deviceId: 'imported', site: 'lyon', offset: -1 }]);
+  await saveDevices(database.pool, [{ ...row, deviceId: 'bare', offset: -1 }]);
+  let sequence = 0;
+  const say = async (gateway: Gateway, deviceId: string, site: string) => {
+    sequence += 1;
+    const fleet = newFleet(gateway.url, fleetKey);
+    return resultsOf(await fleet.post([fleet.sign({ deviceId, site, sequence, body: pollBody() })]))[0]?.status;
+  };
+  const first = await start();
+  expect(await say(first, 'imported', 'rome')).toBe('rejected');
+  expect(await say(first, 'imported', 'lyon')).toBe('accepted');
+  expect(await say(first, 'bare', 'rome')).toBe('accepted');
+  const second = await start();
+  expect(await say(second, 'bare', 'lyon')).toBe('rejected');
+  expect(await say(second, 'bare', 'rome')).toBe('accepted');
+  // It is moved: what the log says of it from its new place is taken, wherever that partition's offsets are.
+  await saveDevices(database.pool, [{ ...row, deviceId: 'bare', site: 'rome', offset: 900 }]);
+  const said = { by: 'ann', reason: 'moved to Lyon' };
+  await changeRevocation(database.pool, 'revoke', 'bare', said);
+  await expect.poll(() => say(second, 'bare', 'rome'), patient).toBe('rejected');
+  await expect.poll(() => say(first, 'bare', 'rome'), patient).toBe('rejected');
+  await changeRevocation(database.pool, 'restore', 'bare', said);
+  await expect.poll(() => say(second, 'bare', 'lyon'), patient).toBe('accepted');
+  await expect.poll(() => say(first, 'bare', 'lyon'), patient).toBe('accepted');
+  expect(await say(second, 'bare', 'rome')).toBe('rejected');
+  await saveDevices(database.pool, [{ ...row, deviceId: 'bare', site: 'lyon', offset: 3 }]);
+  const inventory = await createInventory(database.pool).devices();
+  expect(inventory.find(({ deviceId }) => deviceId === 'bare')).toMatchObject({ site: 'lyon' });
+  await database.pool.query('delete from devices');
+  await database.pool.query('truncate device_revocations');
 });
 
 test('a captured request is worth nothing after a restart or elsewhere: no new acknowledgement, no second event', async () => {

@@ -32,6 +32,7 @@ import {
   saveRelease,
 } from '../../infra/postgres/releases.ts';
 import { listRevocations, readRevoked, restoreDevice, revokeDevice } from '../../infra/postgres/revocations.ts';
+import { createDeviceSites } from '../../infra/postgres/sites.ts';
 import { readSnapshot, writeSnapshot } from '../../infra/postgres/snapshots.ts';
 import { changeWaivers, createWaivers } from '../../infra/postgres/waivers.ts';
 import { createWatches } from '../../infra/postgres/watches.ts';
@@ -315,6 +316,15 @@ const statements: Readonly<Record<string, () => Promise<void>>> = {
     await watches.note('r-1', 1_700_000_000_000);
     // A clock that was ahead has been set right.
     expect(await watches.lastSeen('r-1')).toBe(1_700_000_000_000);
+  },
+  createDeviceSites: async () => {
+    const sites = createDeviceSites(pool);
+    expect(await sites.pin([{ deviceId: 'placed', site: 'x' }])).toEqual([{ deviceId: 'placed', site: 'x' }]);
+    expect(await sites.pin([{ deviceId: 'placed', site: null }])).toEqual([{ deviceId: 'placed', site: 'x' }]);
+    // A revocation frees it: a device that is moved begins anew.
+    expect(await revokeDevice(pool, 'placed', { by: 'ann', reason: 'moved' })).not.toBeNull();
+    const free = [{ deviceId: 'placed', site: 'y' }];
+    expect(await sites.pin(free)).toEqual(free);
   },
   'moveWatermark readWatermark withTransaction': async () => {
     const place = { consumer: 'projector', topic: 'events', partition: 0 };

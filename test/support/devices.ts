@@ -3,6 +3,7 @@ import type { EngineBuild, FailMode } from '../../domain/release.ts';
 import type { DeviceReport, ReportResult } from '../../domain/telemetry.ts';
 import { deviceKey, type FleetKey, signReport } from '../../infra/device-auth.ts';
 import { createMemoryAcknowledgements } from '../../infra/memory/acknowledgements.ts';
+import { createMemorySites } from '../../infra/memory/sites.ts';
 
 type Body = DeviceReport['body'];
 
@@ -19,10 +20,11 @@ export const pollBody = (
   offer: changes.offer ?? null,
 });
 
-/** What a gateway needs to know of the devices: one fleet key, nobody revoked, acknowledgements kept in memory. */
+/** What a gateway needs to know of the devices: one fleet key, nobody revoked, sites and acknowledgements kept in memory. */
 export const gatewayPorts = (fleetKey: Uint8Array) => ({
   keys: async (): Promise<readonly FleetKey[]> => [{ epoch: 1, key: fleetKey, acceptedUntil: null }],
   revoked: async (): Promise<ReadonlyMap<string, string>> => new Map(),
+  sites: createMemorySites(),
   acknowledgements: createMemoryAcknowledgements(),
   // What may be offered is the store's matter: here everything is.
   offers: async () => () => 3_600_000,

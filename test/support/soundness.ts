@@ -8,7 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
 import { expect } from 'vitest';
 import type { DirectorDocument } from '../../domain/director.ts';
-import { isExposed } from '../../domain/exposure.ts';
+import { isExposed, unitIdOf } from '../../domain/exposure.ts';
 import { compareRecomputed, createWindowFold } from '../../domain/judge/recompute.ts';
 import { acceptWindow, foldTicks, newSession } from '../../domain/judge/session.ts';
 import { engineId, segmentKey, type Verdict } from '../../domain/release.ts';
@@ -199,7 +199,9 @@ const expectOffersWithinPlan = ({ releaseId }: ReleaseState, telemetry: Telemetr
     offers += 1;
     const stage = granted.get(partition);
     const threshold = stage?.thresholds[segmentKey(engineId(body.engine), body.failMode)] ?? 0;
-    if (stage === undefined || !isExposed(bucketOf(stage.salt, deviceId), threshold)) outside.push(deviceId);
+    if (stage === undefined) outside.push(deviceId);
+    else if (!isExposed(bucketOf(stage.salt, unitIdOf(stage.policy.unit, record.report)), threshold))
+      outside.push(deviceId);
   }
   expect(outside).toEqual([]);
   expect(offers).toBeGreaterThan(0);

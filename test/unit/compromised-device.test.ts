@@ -1,12 +1,19 @@
 /**
  * A compromised device can at worst spoil its own count: whatever it says under its own key, in any order, as often as it likes,
- * about any release, segment or content, the evidence differs from that without it by one device and one event per metric.
+ * about any release, segment, site or content, the evidence differs from that without it by one device and one event per metric.
  */
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { metrics } from '../../domain/policy.ts';
 import { type EngineBuild, engineId, segmentKey } from '../../domain/release.ts';
-import type { DeviceReport, Window } from '../../domain/telemetry.ts';
+import { type DeviceReport, partitionKey, type Window } from '../../domain/telemetry.ts';
+import { bucketOf as hashed } from '../../infra/cohort.ts';
+import { silent } from '../../infra/kafka/client.ts';
+import { createMemoryAcknowledgements } from '../../infra/memory/acknowledgements.ts';
+import { createMemorySites } from '../../infra/memory/sites.ts';
+import { createMemoryTelemetryLog } from '../../infra/memory/telemetry-log.ts';
+import { startGateway } from '../../services/gateway.ts';
+import { gatewayPorts, newFleet, pollBody } from '../support/devices.ts';
 import { engine, foldLog, hour, type LogRecord, newLog, segment, start } from '../support/telemetry-log.ts';
 
 const otherSegment = segmentKey(engineId(engine), 'fail-closed');
@@ -127,6 +134,54 @@ test('one device: at most one event per metric, one exposure, and one in every c
       }
     }),
     { numRuns: 400 },
+  );
+});
+
+test('whatever sites it says, the gateway lets it into one partition: its event is one', async () => {
+  const partitions = 8;
+  const fleetKey = Buffer.alloc(32, 5);
+  const sites = Array.from({ length: 12 }, (_, n) => `site-${n}`);
+  expect(
+    new Set(sites.map((site) => hashed('', partitionKey({ site, deviceId: 't9' })) % partitions)).size,
+  ).toBeGreaterThan(4);
+  await fc.assert(
+    fc.asyncProperty(fc.array(fc.constantFrom(null, ...sites), { minLength: 4, maxLength: 12 }), async (said) => {
+      const telemetry = createMemoryTelemetryLog(partitions);
+      const ports = gatewayPorts(fleetKey);
+      const gateway = await startGateway({
+        ...{ ...ports, sites: createMemorySites(), acknowledgements: createMemoryAcknowledgements() },
+        ...{ telemetry, port: 0, clockMs: 60_000, ackMs: 1_000, log: silent },
+      });
+      try {
+        const fleet = newFleet(gateway.url, fleetKey);
+        const [poll, crash] = [pollBody({ offer: { releaseId: 'r1', contentVersion: 2 } }), 'crash' as const];
+        const bodies = [poll, { kind: crash, contentVersion: 2, words: 'signal 11' }];
+        const spoken = said.flatMap((site, n) =>
+          bodies.map((body, m) =>
+            fleet.sign({ deviceId: 't9', ...(site !== null && { site }), sequence: 2 * n + m + 1, body }),
+          ),
+        );
+        await fleet.post(spoken);
+      } finally {
+        await gateway.stop();
+      }
+      const crashes = telemetry.partitions.map((records) => {
+        const log = newLog();
+        for (const id of ['t1', 't2', 'c1']) log.poll(-500, id);
+        log.open(0);
+        const own = records.flatMap((record, n): LogRecord[] =>
+          'report' in record ? [{ at: start + 500 + n, record }] : [],
+        );
+        const { windows } = foldLog([
+          ...log.records,
+          ...own,
+          { at: start + 5_000, record: { control: { kind: 'clock' } } },
+        ]);
+        return sumsOf(windows, 'r1').events.crash ?? 0;
+      });
+      expect(crashes.reduce((sum, one) => sum + one, 0)).toBe(1);
+    }),
+    { numRuns: 30 },
   );
 });
 

@@ -89,6 +89,43 @@ describe('reports that are not taken at once', () => {
     server.closeAllConnections();
   });
 
+  test('because together they are too large go in several, and one that is by itself is rejected', async () => {
+    const { gateway, taken } = await start({ bodyBytes: 1_000 });
+    const large = { ...healthy('large', 7), keyEpoch: 1, padding: 'x'.repeat(2_000) };
+    const reports = [...Array.from({ length: 20 }, (_, n) => healthy(`d-${n}`, n + 10)), large];
+    const results = await sendReports(gateway.url, reports, later(60_000), never);
+    expect(results.map((result) => result?.status)).toEqual([...Array(20).fill('accepted'), 'rejected']);
+    expect(results[20]?.reason).toMatch(/413.*SRP_INPUT_SIZE/);
+    expect(taken().length).toBe(20);
+  });
+
+  test('because one of them cannot be read are taken without it', async () => {
+    const server = createServer((request, response) => {
+      let text = '';
+      request.on('data', (data) => {
+        text += data;
+      });
+      request.on('end', () => {
+        const { reports } = JSON.parse(text) as { reports: readonly SignedReport[] };
+        if (reports.some(({ sequence }) => sequence === 3)) response.writeHead(400).end('unreadable');
+        else {
+          const results = reports.map(() => ({ status: 'accepted' }));
+          response.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify({ results }));
+        }
+      });
+    });
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    ended.push(() => new Promise((resolve) => server.close(() => resolve())));
+    const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+    const reports = [1, 2, 3, 4, 5].map((sequence) => healthy('a', sequence));
+    const results = await sendReports(url, reports, later(60_000), never);
+    expect(results.map((result) => result?.status)).toEqual([
+      ...['accepted', 'accepted', 'rejected', 'accepted', 'accepted'],
+    ]);
+    expect(results[2]?.reason).toContain('unreadable');
+    server.closeAllConnections();
+  });
+
   test('more than one request may hold go in several', async () => {
     const { gateway, taken } = await start();
     const reports = Array.from({ length: reportsPerRequest + 5 }, (_, n) => healthy(`d-${n}`, 1));

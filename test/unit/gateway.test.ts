@@ -1,10 +1,12 @@
 import { request as httpRequest } from 'node:http';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { SigrelError } from '../../domain/errors.ts';
+import type { DeviceSites } from '../../domain/ports.ts';
 import type { DeviceReport, ReportResult } from '../../domain/telemetry.ts';
 import { deviceKey, type FleetKey, signReport } from '../../infra/device-auth.ts';
 import { silent } from '../../infra/kafka/client.ts';
 import { createMemoryAcknowledgements } from '../../infra/memory/acknowledgements.ts';
+import { createMemorySites } from '../../infra/memory/sites.ts';
 import { createMemoryTelemetryLog, type MemoryTelemetryLog } from '../../infra/memory/telemetry-log.ts';
 import { type Gateway, startGateway } from '../../services/gateway.ts';
 import { gatewayPorts, newFleet, pollBody } from '../support/devices.ts';
@@ -234,6 +236,58 @@ describe('keys of several epochs', () => {
   });
 });
 
+describe('right after a rotation', () => {
+  const [old, next] = [Buffer.alloc(32, 1), Buffer.alloc(32, 2)];
+  const before: readonly FleetKey[] = [{ epoch: 1, key: old, acceptedUntil: null }];
+  const after: readonly FleetKey[] = [...before, { epoch: 2, key: next, acceptedUntil: null }];
+  const crash: DeviceReport = {
+    ...{ deviceId: 'a', sequence: 1, body: { kind: 'crash', contentVersion: 1, words: 'signal 11' } },
+  };
+  const signed = { ...crash, keyEpoch: 2, mac: signReport(deviceKey(next, 'a'), crash) };
+  const hour = 3_600_000;
+
+  test('a report under the new key is taken by a gateway that has not read it yet', async () => {
+    let ring = before;
+    await start({ keys: async () => ring, refreshMs: hour });
+    await expect.poll(() => gateway.status().keyEpochs).toEqual([1]);
+    ring = after;
+    expect(statuses(await post([signed]))).toEqual(['accepted']);
+  });
+
+  test('and while the keys cannot be read it is told to come again; there is no such key only when they were', async () => {
+    let ring: readonly FleetKey[] | Error = before;
+    const keys = async () => {
+      if (ring instanceof Error) throw ring;
+      return ring;
+    };
+    await start({ keys, refreshMs: hour });
+    ring = new Error('the disk is away');
+    const { status, body } = await post([signed]);
+    expect(status).toBe(200);
+    expect(body.results).toEqual([
+      { status: 'limited', retryAfterMs: 1_000, reason: expect.stringMatching(/^there is no key epoch 2/) },
+    ]);
+    ring = before;
+    expect(statuses(await post([signed]))).toEqual(['rejected']);
+    ring = after;
+    expect(statuses(await post([signed]))).toEqual(['accepted']);
+    expectSum();
+  });
+
+  test('a new key is read also while the database is away', async () => {
+    let ring = before;
+    let away = false;
+    const revoked = async () => {
+      if (away) throw new Error('PostgreSQL is away');
+      return new Map<string, string>();
+    };
+    await start({ keys: async () => ring, revoked });
+    away = true;
+    ring = after;
+    await expect.poll(() => gateway.status().keyEpochs).toEqual([1, 2]);
+  });
+});
+
 describe('revoked devices', () => {
   test('are refused with the reason, get no acknowledgement, and are heard again when they are restored', async () => {
     let revoked: ReadonlyMap<string, string> | Error = new Map();
@@ -276,6 +330,83 @@ describe('revoked devices', () => {
   });
 });
 
+describe('the site of a device', () => {
+  const at = (site: string | null, report: DeviceReport): DeviceReport => ({
+    ...report,
+    ...(site !== null && { site }),
+  });
+  const crash = (deviceId: string, sequence: number): DeviceReport => ({
+    ...{ deviceId, sequence, body: { kind: 'crash', contentVersion: 1, words: 'signal 11' } },
+  });
+
+  test('is the first that it says, for every kind of report, and another one is refused by name', async () => {
+    const { body } = await post([
+      fleet.sign(at('x', healthy('a', 1))),
+      fleet.sign(at('y', crash('a', 2))),
+      fleet.sign(at('z', offered('a', 3))),
+      fleet.sign(crash('a', 4)),
+      fleet.sign(at('y', healthy('a', 1))), // nor as a repeat
+      fleet.sign(at('x', offered('a', 5))),
+      fleet.sign(offered('b', 1)),
+      fleet.sign(at('x', healthy('b', 2))),
+    ]);
+    expect(body.results.map(({ status }) => status)).toEqual([
+      ...['accepted', 'rejected', 'rejected', 'rejected', 'rejected', 'accepted', 'accepted', 'rejected'],
+    ]);
+    expect(body.results[1]?.reason).toMatch(/^site: a says y, expected x; revoke and restore/);
+    expect(body.results[3]?.reason).toMatch(/^site: a says none, expected x/);
+    expect(body.results[7]?.reason).toMatch(/^site: b says x, expected none/);
+    expect(gateway.status().rejected.site).toBe(5);
+    expect(
+      reports()
+        .map(({ deviceId, sequence }) => `${deviceId}${sequence}`)
+        .sort(),
+    ).toEqual(['a1', 'a5', 'b1']);
+  });
+
+  test('stays after a restart, and is free when a person has revoked and restored the device', async () => {
+    const known = new Map<string, string | null>();
+    const sites: DeviceSites = {
+      pin: async (said) =>
+        said.map(({ deviceId, site }) => {
+          if (!known.has(deviceId)) known.set(deviceId, site);
+          return { deviceId, site: known.get(deviceId) ?? null };
+        }),
+    };
+    let revoked: ReadonlyMap<string, string> = new Map();
+    const changes = { sites, revoked: async () => revoked };
+    await start(changes);
+    expect(statuses(await post([fleet.sign(at('x', healthy('a', 1)))]))).toEqual(['accepted']);
+    await start(changes);
+    expect(statuses(await post([fleet.sign(at('y', healthy('a', 2)))]))).toEqual(['rejected']);
+    revoked = new Map([['a', 'moved']]);
+    await expect.poll(() => gateway.status().revokedDevices).toBe(1);
+    known.delete('a'); // as restoring it does
+    revoked = new Map();
+    await expect.poll(() => gateway.status().revokedDevices).toBe(0);
+    expect(statuses(await post([fleet.sign(at('y', healthy('a', 3)))]))).toEqual(['accepted']);
+    expect(statuses(await post([fleet.sign(at('x', healthy('a', 4)))]))).toEqual(['rejected']);
+  });
+
+  test('of a new device cannot be looked up: it is told to come again, and the devices that are known are heard', async () => {
+    const sites = createMemorySites();
+    await start({ sites });
+    expect(statuses(await post([fleet.sign(healthy('a', 1))]))).toEqual(['accepted']);
+    vi.spyOn(sites, 'pin').mockRejectedValueOnce(new Error('PostgreSQL is away'));
+    const crashed = fleet.sign(at('x', crash('b', 1)));
+    const { status, body } = await post([crashed, fleet.sign(healthy('a', 2))]);
+    expect(status).toBe(200);
+    expect(body.results).toEqual([
+      { status: 'limited', retryAfterMs: 1_000, reason: expect.stringContaining('where b stands') },
+      { status: 'accepted' },
+    ]);
+    vi.spyOn(sites, 'pin').mockRejectedValueOnce(new Error('PostgreSQL is away'));
+    expect((await post([crashed])).status).toBe(200); // not 429: it is not above its rate
+    expect(statuses(await post([crashed]))).toEqual(['accepted']);
+    expectSum();
+  });
+});
+
 describe('a poll that is sent again', () => {
   test('to another gateway, or after a restart, is acknowledged as long as it was the first time', async () => {
     const acknowledgements = createMemoryAcknowledgements();
@@ -293,6 +424,20 @@ describe('a poll that is sent again', () => {
     expect((await post([fleet.sign(offered('a', 6))])).body.results[0]?.acknowledgedForMs).toBeGreaterThan(forMs);
     await start({ acknowledgements, ackMs: 600_000 });
     expect((await post([captured])).body.results).toEqual([{ status: 'accepted' }]);
+  });
+
+  test('after it was withdrawn is not acknowledged elsewhere: the log does not count it, and the next poll is', async () => {
+    const acknowledgements = createMemoryAcknowledgements();
+    await start({ acknowledgements });
+    grantedMs = () => 0;
+    const withdrawn = fleet.sign(offered('a', 5));
+    expect((await post([withdrawn])).body.results).toEqual([{ status: 'accepted' }]); // an answer that is lost
+    for (let round = 0; round < 2; round += 1) {
+      await start({ acknowledgements });
+      expect((await post([withdrawn])).body.results).toEqual([{ status: 'accepted' }]);
+      expect((await post([withdrawn])).body.results).toEqual([{ status: 'duplicate' }]);
+    }
+    expect((await post([fleet.sign(offered('a', 6))])).body.results[0]).toHaveProperty('acknowledgedForMs');
   });
 
   test('is not acknowledged while that cannot be kept; the report counts, and the next poll is', async () => {
