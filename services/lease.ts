@@ -41,9 +41,16 @@ export const startLeaseRenewal = (options: {
       return;
     }
     const { leaseMs } = rollout.lease;
-    // Renewed when a third of it is gone.
-    if (expiresAt - now() > (leaseMs * 2) / 3) return;
     const { releaseId } = rollout.content;
+    const left = expiresAt - now();
+    if (left > leaseMs) {
+      // No lease is longer: the clock of whoever signed it is fast. Ending it sooner grants nothing, and waits for nothing.
+      if (!(await director.renew(family, directorVersion, leaseMs, now()))) return;
+      log('warn', { family, releaseId, left, leaseMs }, 'a lease that was too long is signed again, shorter');
+      return;
+    }
+    // Renewed when a third of it is gone.
+    if (left > (leaseMs * 2) / 3) return;
     const stands = stopped ? 'the release was stopped' : freeze ? `the family is frozen by ${freeze.by}` : null;
     // The lease counts from the moment at which the evidence was found fresh.
     let asOf = now();

@@ -14,7 +14,8 @@ const evidence = (changes: Parameters<typeof judgeStatus>[0] = {}, arrived: read
   ...{ status: judgeStatus({ lastWindowClosedAt: now - 500, ...changes }), watchedAt: now - 100, arrived },
 });
 const facts = (changes: Partial<FamilyFacts> = {}): FamilyFacts => ({
-  ...{ document, expiresAt: now + 5_000, stopped: false, freeze: null, evidence: evidence(), partitions: 4 },
+  ...{ document, expiresAt: now + 5_000, signedAt: now - 86_400_000, stopped: false, freeze: null },
+  ...{ evidence: evidence(), partitions: 4 },
   ...changes,
 });
 const found = (changes: Partial<FamilyFacts>) => alarmsOf(facts(changes), now);
@@ -68,6 +69,12 @@ describe('a lease that has run out', () => {
     expect(words({ stopped: true })).toMatch(/stopped/);
     expect(words({ evidence: evidence({ halt: sampleVerdict }) })).toMatch(/the judge halted/);
     expect(words({ evidence: null })).toMatch(/cannot be read/);
+  });
+  test('that a thaw has left over is one when nobody has renewed it for a third more than its length', () => {
+    expect(kinds({ expiresAt: 0, signedAt: now - 8_000 })).toEqual([]);
+    expect(found({ expiresAt: 0, signedAt: now - 8_001 })).toMatchObject([
+      { kind: 'lease-lapsed', since: now - 1, observed: 8_001, limit: 8_000 },
+    ]);
   });
   test('is none when nothing is granted', () => {
     for (const other of [

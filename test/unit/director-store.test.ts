@@ -164,6 +164,18 @@ describe('the store', () => {
       expect(await store.thaw('ips', null)).toMatchObject({ thawed: false });
     });
 
+    test('is thawed into a lease that is over also by a clock that is an hour fast', async () => {
+      const content = await contentOf(2, 'r1', 'new');
+      await store.change('ips', rolling(content, 10), { expiresInMs: 60_000 });
+      await store.freeze('ips', freeze('f1'));
+      const fast = createDirectorStore({ dir, keysDir: join(root, 'keys'), blobs, now: () => clock + 3_600_000 });
+      expect(await fast.thaw('ips', 'f1')).toMatchObject({ thawed: true, document: { mode: 'rolling' } });
+      const { expiresAt, signedAt } = await store.read('ips');
+      expect(expiresAt).toBeLessThan(clock);
+      expect(signedAt).toBeGreaterThan(clock - 60_000); // since when somebody may ask why nobody renews it
+      expect((await (await openClient()).poll('ips')).kind).toBe('no-offer');
+    });
+
     test('is frozen by the marker alone when nothing can be signed, and stays so when the marker is taken away', async () => {
       const content = await contentOf(2, 'r1', 'new');
       const { document } = await store.change('ips', rolling(content, 10), { expiresInMs: 60_000 });
@@ -217,6 +229,15 @@ describe('the store', () => {
     await expect(store.change('ips', complete, { expiresInMs: week })).rejects.toMatchObject({
       code: 'SRP_RULE_STOPPED',
     });
+  });
+
+  test('a lease that is cut short is cut short under a stop marker, too, and not made longer', async () => {
+    const content = await contentOf(2, 'r1', 'new');
+    const { document } = await store.change('ips', rolling(content, 10), { expiresInMs: 3_600_000 });
+    await store.change('ips', () => null, { expiresInMs: week, stop: 'set' });
+    expect(await store.renew('ips', document.directorVersion, 60_000)).toBe(true);
+    expect((await store.read('ips')).expiresAt).toBeLessThanOrEqual(clock + 60_000);
+    expect(await store.renew('ips', document.directorVersion, 60_000)).toBe(false);
   });
 
   test('a stop for one release does not touch another one that is rolling out', async () => {

@@ -123,6 +123,16 @@ describe('the service', () => {
     expect((await run(documentOf('rolling'), now + 3_900, async () => statusOf()))[0]).toBe(6_000);
     expect(await run(documentOf('rolling'), now + 4_100, async () => statusOf())).toEqual([]);
   });
+  test('makes a lease shorter that is longer than any, and asks nobody first', async () => {
+    const familyLog = createMemoryFamilyLog();
+    const gone = async () => {
+      throw new Error('connection refused');
+    };
+    const stands = { stopped: true };
+    expect((await run(documentOf('rolling'), now + 3_600_000, gone, familyLog, stands))[0]).toBe(6_000);
+    expect(familyLog.events).toEqual([]); // it grants nothing that was not granted
+    expect(await run(documentOf('rolling'), now + 6_000, async () => statusOf())).toEqual([]);
+  });
   test('renews nothing when the evidence cannot be read', async () => {
     const gone = async () => {
       throw new Error('connection refused');
