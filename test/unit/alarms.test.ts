@@ -1,6 +1,9 @@
-import { describe, expect, test } from 'vitest';
+import { describe, expect, test, vi } from 'vitest';
 import { type Alarm, alarmsOf, changesOf, type FamilyFacts, freezeOldMs } from '../../domain/alarms.ts';
 import type { DirectorDocument } from '../../domain/director.ts';
+import { silent } from '../../infra/kafka/client.ts';
+import { createMemoryFamilyLog } from '../../infra/memory/family-log.ts';
+import { startAlarms } from '../../services/alarms.ts';
 import { judgeStatus, sampleVerdict } from '../support/streams.ts';
 
 const now = 10_000_000_000;
@@ -109,4 +112,27 @@ test('an alarm that goes on is neither raised nor cleared again', () => {
   const alarm = (alarmId: string, observed = 1) => ({ alarmId, observed }) as Alarm;
   const open = new Map(['a', 'b'].map((id) => [id, alarm(id)]));
   expect(changesOf(open, [alarm('b', 9), alarm('c')])).toEqual({ raised: [alarm('c')], cleared: [alarm('a')] });
+});
+
+test('an alarm that the log does not take keeps no other one from being recorded', async () => {
+  const familyLog = createMemoryFamilyLog();
+  let refused = 0;
+  const old = { freezeId: 'f', by: 'sam', reason: 'r', at: new Date(0).toISOString(), until: null };
+  const of = (family: string) => facts({ document: { ...document, family, freezeId: 'f' }, freeze: old });
+  const service = startAlarms({
+    facts: async () => [of('av'), of('ips')],
+    recorded: async () => [],
+    familyLog: {
+      append: async (event) => {
+        if (event.family === 'ips') return familyLog.append(event);
+        refused += 1;
+        throw new Error('it cannot be written down');
+      },
+    },
+    ...{ log: silent, now: () => now },
+  });
+  await vi.waitFor(() => expect(refused).toBeGreaterThan(1), { timeout: 5_000 });
+  await service.stop();
+  // Once: that another one fails does not raise it again.
+  expect(familyLog.events).toMatchObject([{ type: 'AlarmRaised', data: { alarmId: 'freeze-old/ips' } }]);
 });
