@@ -29,6 +29,7 @@ export type Alarm = {
 export type FamilyFacts = {
   readonly document: DirectorDocument;
   readonly expiresAt: number;
+  readonly signedAt: number;
   readonly stopped: boolean;
   readonly freeze: FamilyFreeze | null;
   /** null: what the judge and the watches have written cannot be read. */
@@ -78,13 +79,18 @@ const lateWindows = ({ document, evidence, partitions }: FamilyFacts, now: numbe
   return [{ ...about, ...late, alarmId: `windows-late/${releaseId}`, kind: 'windows-late' }];
 };
 
-/** Over for a third of its length: one that is renewed late, or was left to be renewed by a thaw, is nobody's business. */
-const lapsedLease = ({ document, expiresAt, stopped, evidence }: FamilyFacts, now: number): readonly Alarm[] => {
+/** Not renewed for a third more than its length: one that is renewed late, or that a thaw has left over, is nobody's business. */
+const lapsedLease = (
+  { document, expiresAt, signedAt, stopped, evidence }: FamilyFacts,
+  now: number,
+): readonly Alarm[] => {
   const { family, rollout } = document;
   if (!grantsExposure(document) || rollout === null) return [];
   const { leaseMs } = rollout.lease;
   const limit = Math.round((leaseMs * 4) / 3);
-  const observed = now - (expiresAt - leaseMs);
+  // What a thaw leaves is over since ever: it counts from when it was signed.
+  const begun = Math.max(expiresAt - leaseMs, signedAt);
+  const observed = now - begun;
   if (observed <= limit) return [];
   const { releaseId } = rollout.content;
   const refused = evidence
@@ -94,7 +100,7 @@ const lapsedLease = ({ document, expiresAt, stopped, evidence }: FamilyFacts, no
     ? 'the release was stopped'
     : (refused ?? 'the event log does not take it, or nobody renews leases');
   const words = `the lease of ${releaseId} has run out: ${why}`;
-  const late = { since: expiresAt - leaseMs + limit, observed, operator: '>', limit, partitions: [], words } as const;
+  const late = { since: begun + limit, observed, operator: '>', limit, partitions: [], words } as const;
   return [{ alarmId: `lease-lapsed/${releaseId}`, kind: 'lease-lapsed', family, releaseId, ...late }];
 };
 

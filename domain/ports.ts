@@ -208,6 +208,8 @@ export type DirectorStore = {
   read(family: string): Promise<{
     readonly document: DirectorDocument;
     readonly expiresAt: number;
+    /** By the clock of the file store (ms). */
+    readonly signedAt: number;
     /** The stop marker of a release stands. */
     readonly stopped: boolean;
     readonly freeze: FamilyFreeze | null;
@@ -243,7 +245,7 @@ export type DirectorStore = {
   ): Promise<{ readonly document: DirectorDocument; readonly publishedAt: number }>;
   /**
    * Signs the same document again with a new expiry, when its version is still `directorVersion`; one that grants exposure
-   * only while neither a stop marker nor a freeze stands. `asOf` (ms; now, when not given): when it was found that it may be; the
+   * only while neither a stop marker nor a freeze stands, unless it ends sooner than before. `asOf` (ms; now, when not given): when it was found that it may be; the
    * expiry counts from there, however long the lock was waited for and whatever the clock did meanwhile.
    */
   renew(family: string, directorVersion: number, expiresInMs: number, asOf?: number): Promise<boolean>;
@@ -256,8 +258,8 @@ export type DirectorStore = {
     freeze: FamilyFreeze,
   ): Promise<{ readonly document: DirectorDocument; readonly publishedAt: number }>;
   /**
-   * Lifts the freeze (null: whichever stands) and grants nothing by it: what rolls out gets a lease that is over, which
-   * whoever renews it renews on evidence or not at all. `thawed` false: another freeze stands, or none.
+   * Lifts the freeze (null: whichever stands) and grants nothing by it: what rolls out gets a lease that is over by
+   * every clock, which whoever renews it renews on evidence or not at all. `thawed` false: another freeze stands, or none.
    */
   thaw(
     family: string,

@@ -71,17 +71,22 @@ export const startAlarms = (options: {
     said.clear();
     for (const { alarmId } of found) said.add(alarmId);
     open ??= openAlarms(await recorded());
-    const { raised, cleared } = changesOf(open, found);
-    for (const alarm of raised) {
+    const standing = open;
+    const { raised, cleared } = changesOf(standing, found);
+    const raise = async (alarm: Alarm): Promise<void> => {
       await familyLog.append(eventOf(alarm.family, { type: 'AlarmRaised', data: alarm }, now()));
-      open.set(alarm.alarmId, alarm);
-    }
-    for (const { family, alarmId, kind, releaseId, since } of cleared) {
+      standing.set(alarm.alarmId, alarm);
+    };
+    const clear = async ({ family, alarmId, kind, releaseId, since }: Alarm): Promise<void> => {
       const data = { alarmId, kind, releaseId, since };
       await familyLog.append(eventOf(family, { type: 'AlarmCleared', data }, now()));
-      open.delete(alarmId);
+      standing.delete(alarmId);
       log('info', data, 'an alarm is over');
-    }
+    };
+    // Each by itself: one that the log does not take keeps no other one from it.
+    const done = await Promise.allSettled([...raised.map(raise), ...cleared.map(clear)]);
+    const failed = done.find((one) => one.status === 'rejected');
+    if (failed) throw failed.reason;
   };
 
   const run = async (): Promise<void> => {

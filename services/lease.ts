@@ -25,6 +25,8 @@ export const startLeaseRenewal = (options: {
   const { director, evidence, watches, familyLog, log, now } = options;
   const stopping = new AbortController();
   const refused = new Map<string, string>();
+  /** Renewals that the log has taken and the store has not: they are tried again, not recorded again. */
+  const recorded = new Map<string, { readonly of: string; readonly asOf: number }>();
 
   const whyNot = async (document: DirectorDocument, releaseId: string, asOf: number): Promise<string | null> => {
     const [status, watchedAt] = await Promise.all([evidence.judgeStatus(releaseId), watches.lastSeen(releaseId)]);
@@ -41,21 +43,34 @@ export const startLeaseRenewal = (options: {
       return;
     }
     const { leaseMs } = rollout.lease;
-    // Renewed when a third of it is gone.
-    if (expiresAt - now() > (leaseMs * 2) / 3) return;
     const { releaseId } = rollout.content;
+    const left = expiresAt - now();
+    if (left > leaseMs) {
+      // No lease is longer: the clock of whoever signed it is fast. Ending it sooner grants nothing, and waits for nothing.
+      if (!(await director.renew(family, directorVersion, leaseMs, now()))) return;
+      log('warn', { family, releaseId, left, leaseMs }, 'a lease that was too long is signed again, shorter');
+      return;
+    }
+    // Renewed when a third of it is gone.
+    if (left > (leaseMs * 2) / 3) return;
     const stands = stopped ? 'the release was stopped' : freeze ? `the family is frozen by ${freeze.by}` : null;
-    // The lease counts from the moment at which the evidence was found fresh.
-    let asOf = now();
-    let why = stands ?? (await whyNot(document, releaseId, asOf));
-    if (why === null) {
+    // The lease counts from the moment at which the evidence was found fresh, and ends when its record says.
+    const of = `${directorVersion} ${expiresAt}`;
+    const before = recorded.get(family);
+    const age = now() - (before?.asOf ?? 0);
+    // One that has grown as old as a lease that is due would be due at once.
+    const known = before?.of === of && age >= 0 && age <= leaseMs / 3 ? before : null;
+    const asOf = known?.asOf ?? now();
+    let why = stands ?? (await whyNot(document, releaseId, now()));
+    if (why === null && known === null) {
       await familyLog.append(renewalOf(document, rollout, asOf));
+      recorded.set(family, { of, asOf });
       // While the log was written the judge may have spoken, or what it had seen has grown old.
-      asOf = now();
-      why = await whyNot(document, releaseId, asOf);
+      why = await whyNot(document, releaseId, now());
     }
     const renewed = why === null && (await director.renew(family, directorVersion, leaseMs, asOf));
     if (renewed) {
+      recorded.delete(family);
       if (refused.delete(family)) log('info', { family, releaseId }, 'the lease is renewed again');
     } else refuse(family, releaseId, why ?? 'it was stopped or changed meanwhile');
   };

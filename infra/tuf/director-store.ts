@@ -320,6 +320,7 @@ export const createDirectorStore = (options: DirectorOptions): DirectorStore => 
       return {
         document: documentOf(metadata, family),
         expiresAt: Date.parse(metadata.signed.expires),
+        signedAt: await writtenAt(metadata, family),
         stopped: await isStopped(family),
         freeze: await freezeOf(family, documentOf(metadata, family)),
       };
@@ -432,7 +433,9 @@ export const createDirectorStore = (options: DirectorOptions): DirectorStore => 
         const document = documentOf(metadata, family);
         // Compare and swap: a renewal that read an older document must not undo what came after it.
         if (document.directorVersion !== directorVersion) return false;
-        if (grantsExposure(document)) {
+        // What ends sooner than before renews nothing: exposure down is never in the way.
+        const longer = (asOf ?? now()) + expiresInMs >= Date.parse(metadata.signed.expires);
+        if (longer && grantsExposure(document)) {
           if ((await isStopped(family)) || (await freezeOf(family, document)) !== null) return false;
         }
         const next = await buildDirector(family, metadata.signed.version + 1, document, expiresInMs, asOf);
@@ -470,8 +473,11 @@ export const createDirectorStore = (options: DirectorOptions): DirectorStore => 
           return { thawed: false, document: current, freeze };
         }
         const document = nextDocument(current, current, undefined);
-        const expiresInMs = grantsExposure(document) ? 0 : steadyExpiryMs;
-        const next = await buildDirector(family, metadata.signed.version + 1, document, expiresInMs);
+        const version = metadata.signed.version + 1;
+        // Over since 1970: a clock that is fast would make "now" a lease that nobody has found evidence for.
+        const next = grantsExposure(document)
+          ? await buildDirector(family, version, document, 0, 0)
+          : await buildDirector(family, version, document, steadyExpiryMs);
         await publish(snapshot, { [directorRole(family)]: next });
         // The marker last: whatever happens before, nothing is granted.
         await removeFreeze(dir, family);

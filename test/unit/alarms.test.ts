@@ -1,6 +1,9 @@
-import { describe, expect, test } from 'vitest';
+import { describe, expect, test, vi } from 'vitest';
 import { type Alarm, alarmsOf, changesOf, type FamilyFacts, freezeOldMs } from '../../domain/alarms.ts';
 import type { DirectorDocument } from '../../domain/director.ts';
+import { silent } from '../../infra/kafka/client.ts';
+import { createMemoryFamilyLog } from '../../infra/memory/family-log.ts';
+import { startAlarms } from '../../services/alarms.ts';
 import { judgeStatus, sampleVerdict } from '../support/streams.ts';
 
 const now = 10_000_000_000;
@@ -14,7 +17,8 @@ const evidence = (changes: Parameters<typeof judgeStatus>[0] = {}, arrived: read
   ...{ status: judgeStatus({ lastWindowClosedAt: now - 500, ...changes }), watchedAt: now - 100, arrived },
 });
 const facts = (changes: Partial<FamilyFacts> = {}): FamilyFacts => ({
-  ...{ document, expiresAt: now + 5_000, stopped: false, freeze: null, evidence: evidence(), partitions: 4 },
+  ...{ document, expiresAt: now + 5_000, signedAt: now - 86_400_000, stopped: false, freeze: null },
+  ...{ evidence: evidence(), partitions: 4 },
   ...changes,
 });
 const found = (changes: Partial<FamilyFacts>) => alarmsOf(facts(changes), now);
@@ -69,6 +73,12 @@ describe('a lease that has run out', () => {
     expect(words({ evidence: evidence({ halt: sampleVerdict }) })).toMatch(/the judge halted/);
     expect(words({ evidence: null })).toMatch(/cannot be read/);
   });
+  test('that a thaw has left over is one when nobody has renewed it for a third more than its length', () => {
+    expect(kinds({ expiresAt: 0, signedAt: now - 8_000 })).toEqual([]);
+    expect(found({ expiresAt: 0, signedAt: now - 8_001 })).toMatchObject([
+      { kind: 'lease-lapsed', since: now - 1, observed: 8_001, limit: 8_000 },
+    ]);
+  });
   test('is none when nothing is granted', () => {
     for (const other of [
       { ...document, freezeId: 'f' },
@@ -102,4 +112,27 @@ test('an alarm that goes on is neither raised nor cleared again', () => {
   const alarm = (alarmId: string, observed = 1) => ({ alarmId, observed }) as Alarm;
   const open = new Map(['a', 'b'].map((id) => [id, alarm(id)]));
   expect(changesOf(open, [alarm('b', 9), alarm('c')])).toEqual({ raised: [alarm('c')], cleared: [alarm('a')] });
+});
+
+test('an alarm that the log does not take keeps no other one from being recorded', async () => {
+  const familyLog = createMemoryFamilyLog();
+  let refused = 0;
+  const old = { freezeId: 'f', by: 'sam', reason: 'r', at: new Date(0).toISOString(), until: null };
+  const of = (family: string) => facts({ document: { ...document, family, freezeId: 'f' }, freeze: old });
+  const service = startAlarms({
+    facts: async () => [of('av'), of('ips')],
+    recorded: async () => [],
+    familyLog: {
+      append: async (event) => {
+        if (event.family === 'ips') return familyLog.append(event);
+        refused += 1;
+        throw new Error('it cannot be written down');
+      },
+    },
+    ...{ log: silent, now: () => now },
+  });
+  await vi.waitFor(() => expect(refused).toBeGreaterThan(1), { timeout: 5_000 });
+  await service.stop();
+  // Once: that another one fails does not raise it again.
+  expect(familyLog.events).toMatchObject([{ type: 'AlarmRaised', data: { alarmId: 'freeze-old/ips' } }]);
 });

@@ -1,8 +1,9 @@
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { createServer, type Server } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { alarmsOf } from '../../domain/alarms.ts';
 import type { DirectorDocument } from '../../domain/director.ts';
 import type { DirectorStore } from '../../domain/ports.ts';
 import type { Artefact, Content } from '../../domain/release.ts';
@@ -164,6 +165,18 @@ describe('the store', () => {
       expect(await store.thaw('ips', null)).toMatchObject({ thawed: false });
     });
 
+    test('is thawed into a lease that is over also by a clock that is an hour fast', async () => {
+      const content = await contentOf(2, 'r1', 'new');
+      await store.change('ips', rolling(content, 10), { expiresInMs: 60_000 });
+      await store.freeze('ips', freeze('f1'));
+      const fast = createDirectorStore({ dir, keysDir: join(root, 'keys'), blobs, now: () => clock + 3_600_000 });
+      expect(await fast.thaw('ips', 'f1')).toMatchObject({ thawed: true, document: { mode: 'rolling' } });
+      const { expiresAt, signedAt } = await store.read('ips');
+      expect(expiresAt).toBeLessThan(clock);
+      expect(signedAt).toBeGreaterThan(clock - 60_000); // since when somebody may ask why nobody renews it
+      expect((await (await openClient()).poll('ips')).kind).toBe('no-offer');
+    });
+
     test('is frozen by the marker alone when nothing can be signed, and stays so when the marker is taken away', async () => {
       const content = await contentOf(2, 'r1', 'new');
       const { document } = await store.change('ips', rolling(content, 10), { expiresInMs: 60_000 });
@@ -180,6 +193,53 @@ describe('the store', () => {
       });
       await writeFile(join(dir, 'frozen-ips.json'), 'stop!');
       expect((await store.read('ips')).freeze).toMatchObject({ freezeId: 'unreadable' });
+    });
+  });
+
+  describe('a freeze that was written by hand', () => {
+    const none = { freezeId: 'unreadable', by: 'unknown', at: '1970-01-01T00:00:00.000Z', until: null };
+    const unsaid = { ...none, reason: 'its file says no reason' };
+    const unread = { ...none, reason: expect.stringContaining('cannot be read') };
+    test.each([
+      ['a number for an id', '{"freezeId":1.5}', unsaid],
+      ['an object for an id', '{"freezeId":{"a":0.5}}', unsaid],
+      ['a time that is none', '{"at":"today","reason":"r"}', { ...unsaid, reason: 'r' }],
+      ['an end that is none', '{"until":"tomorrow","by":"sam"}', { ...unsaid, by: 'sam' }],
+      ['an end that is a number', '{"until":12}', unsaid],
+      ['a time in other words', '{"at":"28 Nov 2026 10:00 UTC"}', { ...unsaid, at: '2026-11-28T10:00:00.000Z' }],
+      [
+        'half a character',
+        '{"reason":"\\ud800","freezeId":"\\ud800"}',
+        { ...unsaid, reason: '\ufffd', freezeId: '\ufffd' },
+      ],
+      ['fields that it does not have', '{"reason":"r","x":0.5}', { ...unsaid, reason: 'r' }],
+      ['a string', '"stop"', unsaid],
+      ['null', 'null', unread],
+      ['no JSON', 'stop!', unread],
+      ['nothing', '', unread],
+    ])('holds, and is in the way of no other stop: %s', async (_, file, expected) => {
+      const content = await contentOf(2, 'r1', 'new');
+      await store.change('ips', rolling(content, 10), { expiresInMs: 60_000 });
+      await writeFile(join(dir, 'frozen-ips.json'), file);
+      const read = await store.read('ips');
+      expect(read.freeze).toEqual(expected);
+      expect(alarmsOf({ ...read, evidence: null, partitions: 4 }, clock + week * 52)).toContainEqual(
+        expect.objectContaining({ kind: 'freeze-old', observed: expect.toSatisfy(Number.isFinite), limit: 86_400_000 }),
+      );
+      expect(await store.renew('ips', read.document.directorVersion, 60_000)).toBe(false);
+      const { document } = await store.change('ips', (current) => ({ ...current, mode: 'frozen' }), {
+        ...{ expiresInMs: week, stop: 'set' },
+      });
+      expect(document).toMatchObject({ mode: 'frozen', freezeId: expected.freezeId });
+      expect(await store.thaw('ips', null)).toMatchObject({ thawed: true });
+      expect((await store.read('ips')).freeze).toBeNull();
+    });
+    test('holds as a folder, too', async () => {
+      await mkdir(join(dir, 'frozen-ips.json'));
+      expect((await store.read('ips')).freeze).toEqual(unread);
+      await store.change('ips', (current) => ({ ...current }), { expiresInMs: week });
+      expect(await store.thaw('ips', null)).toMatchObject({ thawed: true });
+      expect((await store.read('ips')).freeze).toBeNull();
     });
   });
 
@@ -217,6 +277,15 @@ describe('the store', () => {
     await expect(store.change('ips', complete, { expiresInMs: week })).rejects.toMatchObject({
       code: 'SRP_RULE_STOPPED',
     });
+  });
+
+  test('a lease that is cut short is cut short under a stop marker, too, and not made longer', async () => {
+    const content = await contentOf(2, 'r1', 'new');
+    const { document } = await store.change('ips', rolling(content, 10), { expiresInMs: 3_600_000 });
+    await store.change('ips', () => null, { expiresInMs: week, stop: 'set' });
+    expect(await store.renew('ips', document.directorVersion, 60_000)).toBe(true);
+    expect((await store.read('ips')).expiresAt).toBeLessThanOrEqual(clock + 60_000);
+    expect(await store.renew('ips', document.directorVersion, 60_000)).toBe(false);
   });
 
   test('a stop for one release does not touch another one that is rolling out', async () => {

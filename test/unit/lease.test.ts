@@ -83,15 +83,19 @@ describe('a lease is renewed', () => {
 });
 
 describe('the service', () => {
+  const appendMs = 1_400;
   const run = async (
     document: DirectorDocument,
     expiresAt: number,
     status: () => Promise<JudgeStatus | null>,
     familyLog: FamilyLog = createMemoryFamilyLog(),
     stands: { stopped?: boolean; freeze?: FamilyFreeze } = {},
+    /** What the store does; `asOf`: when it says that the lease begins. */
+    renew: (asOf: number) => boolean = () => true,
   ) => {
     const renewals: number[] = [];
     let looked = 0;
+    let clock = now;
     const director = {
       families: async () => ['ips'],
       read: async () => {
@@ -100,8 +104,7 @@ describe('the service', () => {
       },
       renew: async (_family: string, version: number, expiresInMs: number, asOf: number) => {
         expect(version).toBe(7);
-        // A rolling one counts from when its evidence was looked at.
-        expect(asOf).toBe(now);
+        if (!renew(asOf)) return false;
         renewals.push(expiresInMs);
         return true;
       },
@@ -109,11 +112,20 @@ describe('the service', () => {
     const watches = { note: async () => {}, lastSeen: async () => now };
     const service = startLeaseRenewal({
       director,
-      evidence: { judgeStatus: status },
-      watches,
-      familyLog,
-      log: silent,
-      now: () => now,
+      // Everything takes its time: reading a little, the log more.
+      evidence: {
+        judgeStatus: async () => {
+          clock += 10;
+          return status();
+        },
+      },
+      familyLog: {
+        append: async (event) => {
+          clock += appendMs;
+          await familyLog.append(event);
+        },
+      },
+      ...{ watches, log: silent, now: () => clock },
     });
     await vi.waitFor(() => expect(looked).toBeGreaterThan(1), { timeout: 5_000 });
     await service.stop();
@@ -122,6 +134,16 @@ describe('the service', () => {
   test('renews at a third of the lease, and not before', async () => {
     expect((await run(documentOf('rolling'), now + 3_900, async () => statusOf()))[0]).toBe(6_000);
     expect(await run(documentOf('rolling'), now + 4_100, async () => statusOf())).toEqual([]);
+  });
+  test('makes a lease shorter that is longer than any, and asks nobody first', async () => {
+    const familyLog = createMemoryFamilyLog();
+    const gone = async () => {
+      throw new Error('connection refused');
+    };
+    const stands = { stopped: true };
+    expect((await run(documentOf('rolling'), now + 3_600_000, gone, familyLog, stands))[0]).toBe(6_000);
+    expect(familyLog.events).toEqual([]); // it grants nothing that was not granted
+    expect(await run(documentOf('rolling'), now + 6_000, async () => statusOf())).toEqual([]);
   });
   test('renews nothing when the evidence cannot be read', async () => {
     const gone = async () => {
@@ -134,15 +156,46 @@ describe('the service', () => {
     expect((await run(documentOf('frozen'), now + week / 3, async () => null))[0]).toBe(week);
     expect(await run(documentOf('frozen'), now + week - 1_000, async () => null)).toEqual([]);
   });
-  test('a renewal stands in the log before it is signed', async () => {
+  test('a renewal stands in the log before it is signed, and ends when that says', async () => {
     const familyLog = createMemoryFamilyLog();
-    const renewals = await run(documentOf('rolling'), now + 100, async () => statusOf(), familyLog);
+    const begun: number[] = [];
+    const renewals = await run(
+      documentOf('rolling'),
+      now + 100,
+      async () => statusOf(),
+      familyLog,
+      {},
+      (asOf) => {
+        begun.push(asOf);
+        expect(familyLog.events.length).toBe(begun.length);
+        return true;
+      },
+    );
     expect(renewals.length).toBeGreaterThan(0);
-    expect(familyLog.events.length).toBeGreaterThanOrEqual(renewals.length);
+    // From when the evidence was found fresh, although the log has taken its time since.
+    expect(begun[0]).toBe(now);
     expect(familyLog.events[0]).toMatchObject({
       ...{ type: 'LeaseRenewed', family: 'ips' },
       data: { releaseId: 'r1', stage: 0, directorVersion: 7, until: new Date(now + 6_000).toISOString() },
     });
+  });
+  test('evidence that has grown old while the log was written renews nothing', async () => {
+    const familyLog = createMemoryFamilyLog();
+    const old = async () => statusOf({ lastWindowClosedAt: now - 3_000 + appendMs });
+    expect(await run(documentOf('rolling'), now + 100, old, familyLog)).toEqual([]);
+    expect(familyLog.events.length).toBe(1);
+  });
+  test('a renewal that the store refuses is tried again, and stands in the log once', async () => {
+    const familyLog = createMemoryFamilyLog();
+    const begun: number[] = [];
+    const refuse = (asOf: number): boolean => {
+      begun.push(asOf);
+      return false;
+    };
+    await run(documentOf('rolling'), now + 100, async () => statusOf(), familyLog, {}, refuse);
+    expect(begun.length).toBeGreaterThan(1);
+    expect(new Set(begun)).toEqual(new Set([now]));
+    expect(familyLog.events.length).toBe(1);
   });
   test('renews nothing while the event log takes no records', async () => {
     let asked = 0;
