@@ -183,6 +183,9 @@ export type RolloutActivities = {
   }): Promise<{ counts: Counts; recovered: boolean; waitedMs: number }>;
 };
 
+/** Why nothing was granted, or no more. `verdict`: the judge is against it. */
+export type Refusal = { readonly kind: 'verdict' | 'stopped'; readonly why: string };
+
 export type StageRef = { readonly releaseId: string; readonly family: string; readonly stage: number };
 
 /** Queue `halt`: reserved slots, needs only the online keys and the file store. */
@@ -193,16 +196,19 @@ export type HaltActivities = {
     family: string;
     triggeredBy: TriggeredBy;
     reason: string;
+    /** Of this stop and of no other of the release. */
+    stopId: string;
   }): Promise<{ directorVersion: number; frozenAt: number }>;
   /**
-   * Lifts the stop marker of a pause and grants the same thresholds again under the lease. `thawed` false: the judge is
-   * against it, and everything stays frozen. Tried again while there is no fresh evidence.
+   * Lifts this stop and no other, and grants the same thresholds again under the lease. `refused`: everything stays frozen;
+   * `stopped`: it was stopped anew since. Tried again while there is no fresh evidence.
    */
   thawExposure(input: {
     releaseId: string;
     family: string;
+    stopId: string;
     clearedCells: readonly string[];
-  }): Promise<{ directorVersion: number; thawed: boolean }>;
+  }): Promise<{ directorVersion: number; refused?: Refusal }>;
   /** Switches the director to the signed rollback for exactly the halted cohort, under the long expiry. */
   publishRollback(input: {
     releaseId: string;

@@ -24,7 +24,7 @@ import { bakeLonger, type RolloutPolicy } from '../domain/policy.ts';
 import type { EngineId, StageOutcome, TriggeredBy, Verdict } from '../domain/release.ts';
 import { isExposed, isTerminal, type ReleaseState } from '../domain/release-state.ts';
 import type { Actor, ReleaseEvent } from '../events/catalogue.ts';
-import { build, insist, publish, rollout, stopping, watching } from './activities.ts';
+import { build, insist, publish, rollout, stopping, thawing, watching } from './activities.ts';
 import * as messages from './messages.ts';
 import { checkFleet, digestsOf, judgeMatrix, noteCell, notePlan, runMatrix } from './qualify.ts';
 import { byWorkflow, createRecorder, type Recorded, type Recorder } from './recorder.ts';
@@ -153,17 +153,17 @@ const runStage = async (run: Run, index: number): Promise<'halt' | { readonly en
   let passed = false;
   /** The field as it was when it was looked at last, before everybody gets the content. */
   let fleet: { readonly engines: readonly EngineId[]; readonly at: number } | null = null;
-  let stopped = false;
-  let thawing: Promise<unknown> | null = null;
+  /** The stop that stands. */
+  let stopId: string | null = null;
+  let thaw: Promise<unknown> | null = null;
   for (;;) {
     const state = run.state();
     const seen = run.attention();
     if (state.phase === 'halting') return 'halt';
     if (state.phase === 'paused' || (state.phase === 'held' && state.hold?.reasonCode === 'hold')) {
       // Each time, frozen or not: who asked for this stop waits for its answer.
-      await freeze(run, state.phase === 'paused' ? 'person' : 'judge');
-      stopped = true;
-      if (thawing === null) {
+      stopId = await freeze(run, state.phase === 'paused' ? 'person' : 'judge');
+      if (thaw === null) {
         if (state.phase === 'paused') await condition(() => run.attention() !== seen);
         else {
           // Evidence gathered since the HOLD may clear it; whatever people ask for comes first.
@@ -173,26 +173,32 @@ const runStage = async (run: Run, index: number): Promise<'halt' | { readonly en
         continue;
       }
       // A thaw that was interrupted may still take effect, after this freeze: it is waited for, then frozen once more.
-      const over: Promise<unknown> = thawing;
-      if ((await run.unlessInterrupted(() => over, seen)).done) thawing = null;
+      const over: Promise<unknown> = thaw;
+      if ((await run.unlessInterrupted(() => over, seen)).done) thaw = null;
       continue;
     }
-    if (stopped) {
+    if (stopId !== null) {
+      const stop: string = stopId;
       const thawed = await run.unlessInterrupted(async () => {
         await run.recorder.flush();
-        const thaw = stopping.thawExposure({ releaseId, family, clearedCells: clearedCells(run) });
-        thawing = thaw.catch(() => {});
-        return thaw;
+        const asked = thawing.thawExposure({ releaseId, family, stopId: stop, clearedCells: clearedCells(run) });
+        thaw = asked.catch(() => {});
+        return asked;
       });
-      stopped = !thawed.done;
-      if (thawed.done) {
-        thawing = null;
+      if (!thawed.done) continue;
+      thaw = null;
+      const { refused } = thawed.value;
+      if (refused?.kind === 'stopped') {
+        // By a late attempt of an earlier stop of this release: the one that is lifted is the last one.
+        stopId = await freeze(run, 'workflow');
+      } else {
+        stopId = null;
         // The stage may have passed before the stop, long ago: field and evidence are looked at as they are now.
         passed = false;
         fleet = null;
         // What this stage adds was not granted when the judge's verdict came between: it is asked for again, which changes
         // nothing where it was. Not thawed: the judge is against it, and the watch says so.
-        granted &&= !thawed.value.thawed;
+        granted &&= refused !== undefined;
       }
       continue;
     }
@@ -407,13 +413,17 @@ const complete = async (run: Run, engines: readonly EngineId[]): Promise<boolean
 
 // ---- stopping
 
-const freeze = async (run: Run, triggeredBy: TriggeredBy): Promise<void> => {
+/** Returns the id of this stop. */
+const freeze = async (run: Run, triggeredBy: TriggeredBy): Promise<string> => {
   const { releaseId, family } = run.input;
-  const { halt, hold } = run.state();
+  const { halt, hold, seq } = run.state();
+  // Each one leaves an event, so that the next one has another number.
+  const stopId = `${releaseId}/${seq}`;
   const reason = halt?.reason ?? hold?.reason ?? 'paused';
-  const frozen = await stopping.freezeExposure({ releaseId, family, triggeredBy, reason });
+  const frozen = await stopping.freezeExposure({ releaseId, family, triggeredBy, reason, stopId });
   run.recorder.emit(byWorkflow, { type: 'ExposureFrozen', data: { ...frozen, triggeredBy } });
   run.noteFrozen(frozen.directorVersion);
+  return stopId;
 };
 
 /** How long harmed devices are waited for, at least (late harm shows as trouble or as silence) and at most. */

@@ -666,11 +666,18 @@ describe.concurrent('pause and hold', () => {
     await release.command('resume');
     const thawing = await release.asked('thawExposure');
     await release.command('pause');
+    // What follows the freeze at once is asked for together with its record.
+    await release.until('ExposureFrozen', 2);
+    const { events } = await release.handle.fetchHistory();
+    const scheduled = (events ?? []).map((event) => event.activityTaskScheduledEventAttributes?.activityType?.name);
+    expect(scheduled.filter((name) => name === 'freezeExposure')).toHaveLength(2);
+    // The thaw may take effect after the freeze that answered the pause.
     await thawing.proceed();
-    // The thaw may have taken effect after the freeze that answered the pause.
     await release.until('freezeExposure', 3);
     await release.command('resume');
-    await (await release.asked('thawExposure')).proceed();
+    const again = await release.asked('thawExposure');
+    expect(again.input.stopId).not.toBe(thawing.input.stopId);
+    await again.proceed();
     (await release.asked('watchStage')).answer(passed(0));
     const end = await release.end();
     expect(end.phase).toBe('completed');

@@ -102,10 +102,11 @@ const prepare = async (releaseId: string) => {
   return { releaseId, release, rollback, open };
 };
 const document = async () => (await director.read(family)).document;
-const freeze = (releaseId: string) =>
-  halt().freezeExposure({ releaseId, family, triggeredBy: 'person', reason: 'because' });
+const freeze = (releaseId: string, stopId = `${releaseId}/1`) =>
+  halt().freezeExposure({ releaseId, family, triggeredBy: 'person', reason: 'because', stopId });
 const rollBack = (releaseId: string, rollback: Content) => halt().publishRollback({ releaseId, family, rollback });
-const thaw = (releaseId: string) => halt().thawExposure({ releaseId, family, clearedCells: [] });
+const thaw = (releaseId: string, stopId = `${releaseId}/1`) =>
+  halt().thawExposure({ releaseId, family, stopId, clearedCells: [] });
 
 describe('opening a stage', () => {
   test('telemetry knows of it before the director does, and a repetition changes nothing', async () => {
@@ -288,11 +289,56 @@ describe('evidence before exposure', () => {
     status = () => freshStatus({ lastWindowClosedAt: 0 });
     await expect(thaw('r1')).rejects.toMatchObject({ code: 'SRP_DEP_EVIDENCE' });
     status = () => freshStatus({ holds: [held] });
-    expect((await thaw('r1')).thawed).toBe(false);
+    expect(await thaw('r1')).toMatchObject({ refused: { kind: 'verdict' } });
     expect(await director.read(family)).toEqual(frozen);
     status = () => freshStatus();
-    expect((await thaw('r1')).thawed).toBe(true);
+    expect(await thaw('r1')).not.toHaveProperty('refused');
     expect(await director.read(family)).toMatchObject({ stopped: false, document: { mode: 'rolling' } });
+  });
+  test.each([true, false])(
+    'a thaw that comes late lifts no stop that came after its own (granted: %s)',
+    async (granted) => {
+      const { open } = await prepare('r1');
+      if (granted) await open(0);
+      await freeze('r1', 'r1/1');
+      let evidenceIsBack = () => {};
+      const away = new Promise<void>((resolve) => {
+        evidenceIsBack = resolve;
+      });
+      const slow = createHaltActivities({
+        ...{ director, now: workerNow },
+        evidence: {
+          judgeStatus: async () => {
+            await away;
+            return status();
+          },
+        },
+      });
+      const late = slow.thawExposure({ releaseId: 'r1', family, stopId: 'r1/1', clearedCells: [] });
+      // Not granted: nobody is asked, so that the late attempt is one that begins late.
+      if (!granted) await late;
+      await freeze('r1', 'r1/2');
+      evidenceIsBack();
+      const attempt = granted ? late : thaw('r1', 'r1/1');
+      expect(await attempt).toMatchObject({ refused: { kind: 'stopped' } });
+      expect(await director.read(family)).toMatchObject({
+        ...{ stopped: true, document: { mode: granted ? 'frozen' : 'steady' } },
+      });
+      expect(await thaw('r1', 'r1/2')).not.toHaveProperty('refused');
+      expect((await director.read(family)).stopped).toBe(false);
+      // An attempt whose answer was lost finds that it is done.
+      expect(await thaw('r1', 'r1/2')).not.toHaveProperty('refused');
+    },
+  );
+  test('a thaw of a release that has ended does not lift the stop of the next one', async () => {
+    const first = await prepare('r1');
+    await first.open(0);
+    await freeze('r1');
+    await rollBack('r1', first.rollback);
+    await prepare('r2');
+    await freeze('r2');
+    expect(await thaw('r1')).toMatchObject({ refused: { kind: 'stopped' } });
+    expect((await director.read(family)).stopped).toBe(true);
   });
   test('a release that was frozen or halted meanwhile is not completed', async () => {
     const { open, release, rollback } = await prepare('r1');
