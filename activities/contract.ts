@@ -149,8 +149,7 @@ export type RolloutActivities = {
     },
   ): Promise<{
     directorVersion: number;
-    /** Nothing was granted, because the family is frozen: by whom and why. */
-    frozen?: string;
+    refused?: Refusal;
   }>;
   /**
    * Watches until the stage passes, is held or regresses; heartbeats. `heldFor`: what holds the stage already; resolves with
@@ -165,12 +164,12 @@ export type RolloutActivities = {
       heldFor: HeldFor | null;
     },
   ): Promise<StageOutcome>;
-  /** The completed release becomes the steady content under the long expiry; `frozen`: not while the family is frozen. */
+  /** The completed release becomes the steady content under the long expiry, on fresh evidence with nothing against it. */
   completeRollout(input: {
     releaseId: string;
     family: string;
     release: Content;
-  }): Promise<{ directorVersion: number; counts: Counts; frozen?: string }>;
+  }): Promise<{ directorVersion: number; counts: Counts; refused?: Refusal }>;
   /** Ends the telemetry of a release (end marker), whatever its outcome. Idempotent. */
   closeTelemetry(input: { releaseId: string; family: string }): Promise<void>;
   /** Waits until every harmed device reports healthy on the rollback content, at least `settleMs`, at most `waitMs`. */
@@ -183,8 +182,11 @@ export type RolloutActivities = {
   }): Promise<{ counts: Counts; recovered: boolean; waitedMs: number }>;
 };
 
-/** Why nothing was granted, or no more. `verdict`: the judge is against it. */
-export type Refusal = { readonly kind: 'verdict' | 'stopped'; readonly why: string };
+/**
+ * Why nothing was granted, or no more. `verdict`: the judge is against it; `stale`: there is no fresh evidence; `frozen`: a
+ * person froze the family; `stopped`: the release was stopped anew.
+ */
+export type Refusal = { readonly kind: 'verdict' | 'stale' | 'frozen' | 'stopped'; readonly why: string };
 
 export type StageRef = { readonly releaseId: string; readonly family: string; readonly stage: number };
 
@@ -200,8 +202,7 @@ export type HaltActivities = {
     stopId: string;
   }): Promise<{ directorVersion: number; frozenAt: number }>;
   /**
-   * Lifts this stop and no other, and grants the same thresholds again under the lease. `refused`: everything stays frozen;
-   * `stopped`: it was stopped anew since. Tried again while there is no fresh evidence.
+   * Lifts this stop and no other, and grants the same thresholds again under the lease. `refused`: everything stays frozen.
    */
   thawExposure(input: {
     releaseId: string;

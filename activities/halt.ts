@@ -15,6 +15,7 @@ export const hasEnded = ({ steady, rollback }: DirectorDocument, releaseId: stri
 /** What passes is no failure. */
 export const asRefusal = (error: unknown): Refusal => {
   if (!(error instanceof SigrelError)) throw error;
+  if (error.code === 'SRP_HOLD_FROZEN') return { kind: 'frozen', why: error.message };
   if (error.code === 'SRP_HOLD_STOPPED') return { kind: 'stopped', why: error.message };
   throw error;
 };
@@ -48,12 +49,8 @@ export const createHaltActivities = (ports: {
     const status = granted && (await ports.evidence.judgeStatus(releaseId));
     const asOf = ports.now();
     const refused = granted && refuseGrant(granted, status, asOf);
-    if (refused?.kind === 'stale') {
-      const message = `release ${releaseId} is not resumed without fresh evidence: ${refused.why}`;
-      throw new SigrelError('SRP_DEP_EVIDENCE', message);
-    }
-    // Held or halted while it was paused: it stays frozen, and the watch over the stage finds the verdict.
-    if (refused) return { directorVersion: document.directorVersion, refused: { kind: 'verdict', why: refused.why } };
+    // Without evidence, held or halted while it was paused: it stays frozen, and a watch over the stage sees the end of it.
+    if (refused) return { directorVersion: document.directorVersion, refused };
     const thawing = ports.director.change(
       family,
       (current) => {
