@@ -8,6 +8,10 @@ import type { DirectorStore, EvidenceReader } from '../domain/ports.ts';
 import { refuseGrant } from '../domain/stage-rule.ts';
 import type { HaltActivities, Refusal } from './contract.ts';
 
+/** The document shows that no device was ever offered this release. In doubt, also once another one has followed it, false. */
+export const wasNeverGranted = ({ steady, rollout }: DirectorDocument, releaseId: string): boolean =>
+  rollout?.content.releaseId !== releaseId && steady.releaseId !== releaseId;
+
 /** The document says already that this release was rolled back, or that it completed. */
 export const hasEnded = ({ steady, rollback }: DirectorDocument, releaseId: string): boolean =>
   rollback?.releaseId === releaseId || steady.releaseId === releaseId;

@@ -9,7 +9,7 @@ import { engineId, segmentKey } from '../domain/release.ts';
 import { assessStage, endOfWatch, isStale, type JudgeStatus, refuseGrant } from '../domain/stage-rule.ts';
 import { sumOf, total } from '../domain/timeline.ts';
 import type { Refusal, RolloutActivities } from './contract.ts';
-import { asRefusal, hasEnded } from './halt.ts';
+import { asRefusal, hasEnded, wasNeverGranted } from './halt.ts';
 
 export type RolloutPorts = {
   readonly inventory: Inventory;
@@ -158,11 +158,17 @@ export const createRolloutActivities = (ports: RolloutPorts): RolloutActivities 
     await ports.telemetry.control({ kind: 'release-ended', releaseId });
   },
 
-  verifyHalt: async ({ releaseId, settleMs, waitMs }) => {
+  verifyHalt: async ({ releaseId, family, settleMs, waitMs }) => {
     const started = ports.now();
     /** The broker's clock when this began, whatever this process's clock says; in doubt the later one. */
     let from: number | null = null;
+    let neverGranted = false;
     for (;;) {
+      // Only the document can say so: that the judge knows nothing of the release does not mean that nobody took it.
+      neverGranted ||= await ports.director.read(family).then(
+        ({ document }) => wasNeverGranted(document, releaseId),
+        () => false,
+      );
       const read = await ports.evidence.judgeStatus(releaseId).then(
         (status) => ({ status }),
         () => null,
@@ -178,8 +184,8 @@ export const createRolloutActivities = (ports: RolloutPorts): RolloutActivities 
       // A device that died of the content just before the freeze is counted when its silence is due.
       const open = sumOf(status?.openTrials ?? {});
       const settled = late && open === 0;
-      // The judge answers, and not one window of the release has closed in all this time: it was granted to nobody.
-      const nobody = read?.status === null && waitedMs >= settleMs;
+      // The judge answers, and not one window of the release has closed in all this time.
+      const nobody = neverGranted && read?.status === null && waitedMs >= settleMs;
       if (nobody || (settled && recovered >= harmed)) return { counts, recovered: true, waitedMs };
       if (waitedMs >= waitMs) return { counts, recovered: false, waitedMs };
       ports.heartbeat({ harmed, recovered });
