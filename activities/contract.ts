@@ -149,8 +149,7 @@ export type RolloutActivities = {
     },
   ): Promise<{
     directorVersion: number;
-    /** Nothing was granted, because the family is frozen: by whom and why. */
-    frozen?: string;
+    refused?: Refusal;
   }>;
   /**
    * Watches until the stage passes, is held or regresses; heartbeats. `heldFor`: what holds the stage already; resolves with
@@ -165,12 +164,12 @@ export type RolloutActivities = {
       heldFor: HeldFor | null;
     },
   ): Promise<StageOutcome>;
-  /** The completed release becomes the steady content under the long expiry; `frozen`: not while the family is frozen. */
+  /** The completed release becomes the steady content under the long expiry, on fresh evidence with nothing against it. */
   completeRollout(input: {
     releaseId: string;
     family: string;
     release: Content;
-  }): Promise<{ directorVersion: number; counts: Counts; frozen?: string }>;
+  }): Promise<{ directorVersion: number; counts: Counts; refused?: Refusal }>;
   /** Ends the telemetry of a release (end marker), whatever its outcome. Idempotent. */
   closeTelemetry(input: { releaseId: string; family: string }): Promise<void>;
   /** Waits until every harmed device reports healthy on the rollback content, at least `settleMs`, at most `waitMs`. */
@@ -183,6 +182,12 @@ export type RolloutActivities = {
   }): Promise<{ counts: Counts; recovered: boolean; waitedMs: number }>;
 };
 
+/**
+ * Why nothing was granted, or no more. `verdict`: the judge is against it; `stale`: there is no fresh evidence; `frozen`: a
+ * person froze the family; `stopped`: the release was stopped anew.
+ */
+export type Refusal = { readonly kind: 'verdict' | 'stale' | 'frozen' | 'stopped'; readonly why: string };
+
 export type StageRef = { readonly releaseId: string; readonly family: string; readonly stage: number };
 
 /** Queue `halt`: reserved slots, needs only the online keys and the file store. */
@@ -193,16 +198,18 @@ export type HaltActivities = {
     family: string;
     triggeredBy: TriggeredBy;
     reason: string;
+    /** Of this stop and of no other of the release. */
+    stopId: string;
   }): Promise<{ directorVersion: number; frozenAt: number }>;
   /**
-   * Lifts the stop marker of a pause and grants the same thresholds again under the lease. `thawed` false: the judge is
-   * against it, and everything stays frozen. Tried again while there is no fresh evidence.
+   * Lifts this stop and no other, and grants the same thresholds again under the lease. `refused`: everything stays frozen.
    */
   thawExposure(input: {
     releaseId: string;
     family: string;
+    stopId: string;
     clearedCells: readonly string[];
-  }): Promise<{ directorVersion: number; thawed: boolean }>;
+  }): Promise<{ directorVersion: number; refused?: Refusal }>;
   /** Switches the director to the signed rollback for exactly the halted cohort, under the long expiry. */
   publishRollback(input: {
     releaseId: string;

@@ -6,18 +6,30 @@ import { type DirectorDocument, steadyExpiryMs } from '../domain/director.ts';
 import { SigrelError } from '../domain/errors.ts';
 import type { DirectorStore, EvidenceReader } from '../domain/ports.ts';
 import { refuseGrant } from '../domain/stage-rule.ts';
-import type { HaltActivities } from './contract.ts';
+import type { HaltActivities, Refusal } from './contract.ts';
+
+/** The document shows that no device was ever offered this release. In doubt, also once another one has followed it, false. */
+export const wasNeverGranted = ({ steady, rollout }: DirectorDocument, releaseId: string): boolean =>
+  rollout?.content.releaseId !== releaseId && steady.releaseId !== releaseId;
 
 /** The document says already that this release was rolled back, or that it completed. */
 export const hasEnded = ({ steady, rollback }: DirectorDocument, releaseId: string): boolean =>
   rollback?.releaseId === releaseId || steady.releaseId === releaseId;
+
+/** What passes is no failure. */
+export const asRefusal = (error: unknown): Refusal => {
+  if (!(error instanceof SigrelError)) throw error;
+  if (error.code === 'SRP_HOLD_FROZEN') return { kind: 'frozen', why: error.message };
+  if (error.code === 'SRP_HOLD_STOPPED') return { kind: 'stopped', why: error.message };
+  throw error;
+};
 
 export const createHaltActivities = (ports: {
   readonly director: DirectorStore;
   readonly evidence: EvidenceReader;
   readonly now: () => number;
 }): HaltActivities => ({
-  freezeExposure: async ({ releaseId, family }) => {
+  freezeExposure: async ({ releaseId, family, stopId }) => {
     const { document: before } = await ports.director.read(family);
     const { document, publishedAt } = await ports.director.change(
       family,
@@ -29,34 +41,35 @@ export const createHaltActivities = (ports: {
       {
         expiresInMs: steadyExpiryMs,
         unlessRolling: releaseId,
-        ...(hasEnded(before, releaseId) ? {} : { stop: 'set' }),
+        ...(hasEnded(before, releaseId) ? {} : { stop: 'set', stopId }),
       },
     );
     return { directorVersion: document.directorVersion, frozenAt: publishedAt };
   },
 
-  thawExposure: async ({ releaseId, family, clearedCells }) => {
+  thawExposure: async ({ releaseId, family, stopId, clearedCells }) => {
     const { document } = await ports.director.read(family);
     const granted = document.rollout && { ...document.rollout.lease, clearedCells };
     const status = granted && (await ports.evidence.judgeStatus(releaseId));
     const asOf = ports.now();
     const refused = granted && refuseGrant(granted, status, asOf);
-    if (refused?.kind === 'stale') {
-      const message = `release ${releaseId} is not resumed without fresh evidence: ${refused.why}`;
-      throw new SigrelError('SRP_DEP_EVIDENCE', message);
-    }
-    // Held or halted while it was paused: it stays frozen, and the watch over the stage finds the verdict.
-    if (refused) return { directorVersion: document.directorVersion, thawed: false };
-    const { document: thawed } = await ports.director.change(
+    // Without evidence, held or halted while it was paused: it stays frozen, and a watch over the stage sees the end of it.
+    if (refused) return { directorVersion: document.directorVersion, refused };
+    const thawing = ports.director.change(
       family,
       (current) => {
         if (current.mode !== 'frozen' || current.rollout?.content.releaseId !== releaseId) return null;
         const { rollout } = current;
         return { ...current, mode: 'rolling', rollout: { ...rollout, lease: { ...rollout.lease, clearedCells } } };
       },
-      { expiresInMs: document.rollout?.lease.leaseMs ?? steadyExpiryMs, asOf, stop: 'clear' },
+      {
+        ...{ expiresInMs: document.rollout?.lease.leaseMs ?? steadyExpiryMs, asOf },
+        ...({ stop: 'clear', stopId, unlessRolling: releaseId } as const),
+      },
     );
-    return { directorVersion: thawed.directorVersion, thawed: true };
+    const thawed = await thawing.catch(asRefusal);
+    if ('kind' in thawed) return { directorVersion: document.directorVersion, refused: thawed };
+    return { directorVersion: thawed.document.directorVersion };
   },
 
   publishRollback: async ({ releaseId, family, rollback }) => {

@@ -1,6 +1,6 @@
 /** Stages: plan, open, watch, complete, verify a halt. */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type FamilyFreeze, openRelease, steadyExpiryMs } from '../domain/director.ts';
+import { type FamilyFreeze, type LeaseTerms, openRelease, steadyExpiryMs } from '../domain/director.ts';
 import { SigrelError } from '../domain/errors.ts';
 import { type BucketOf, planStages, unitIdOf } from '../domain/exposure.ts';
 import type { RolloutPolicy } from '../domain/policy.ts';
@@ -8,8 +8,8 @@ import type { DirectorStore, EvidenceReader, Inventory, TelemetryLog, Watches } 
 import { engineId, segmentKey } from '../domain/release.ts';
 import { assessStage, endOfWatch, isStale, type JudgeStatus, refuseGrant } from '../domain/stage-rule.ts';
 import { sumOf, total } from '../domain/timeline.ts';
-import type { RolloutActivities } from './contract.ts';
-import { hasEnded } from './halt.ts';
+import type { Refusal, RolloutActivities } from './contract.ts';
+import { asRefusal, hasEnded, wasNeverGranted } from './halt.ts';
 
 export type RolloutPorts = {
   readonly inventory: Inventory;
@@ -94,12 +94,13 @@ export const createRolloutActivities = (ports: RolloutPorts): RolloutActivities 
       },
       { expiresInMs: policy.leaseMs, asOf },
     );
-    const opened = await opening.catch(wasFrozen);
-    if ('frozen' in opened) {
+    const opened = await opening.catch(asRefusal);
+    if ('kind' in opened) {
       const { document } = await ports.director.read(family);
-      return { directorVersion: document.directorVersion, ...opened };
+      return { directorVersion: document.directorVersion, refused: opened };
     }
-    return { directorVersion: opened.document.directorVersion };
+    const { directorVersion } = opened.document;
+    return refused === null ? { directorVersion } : { directorVersion, refused };
   },
 
   watchStage: async ({ releaseId, family, policy, stage, openedAt, promote, clearedCells, heldFor }) => {
@@ -124,36 +125,50 @@ export const createRolloutActivities = (ports: RolloutPorts): RolloutActivities 
   },
 
   completeRollout: async ({ releaseId, family, release }) => {
+    // What cannot be read is no evidence: the stage is held for that, where people may still stop it.
+    const evidence = await ports.evidence.judgeStatus(releaseId).catch(() => null);
+    const asOf = ports.now();
+    let refused: Refusal | null = null;
     const completing = ports.director.change(
       family,
       (current) => {
         if (current.mode === 'steady' && current.steady.contentVersion === release.contentVersion) return null;
         // A stop that came first stands: the store refuses new steady content under a stop marker.
         const mine = current.rollout?.content.releaseId === releaseId;
-        if (!mine || current.mode !== 'rolling') throw haltedMeanwhile(releaseId);
+        if (current.rollout === null || !mine || current.mode !== 'rolling') throw haltedMeanwhile(releaseId);
+        // After this there is nothing left to stop: what came since the last look of the watch counts.
+        refused = refuseCompletion(current.rollout.lease, evidence, asOf);
+        if (refused !== null) return null;
         return { family, mode: 'steady', steady: release, rollout: null, rollback: null };
       },
       { expiresInMs: steadyExpiryMs },
     );
-    const completed = await completing.catch(wasFrozen);
+    const completed = await completing.catch(asRefusal);
     const status = await ports.evidence.judgeStatus(releaseId);
     const counts = status?.counts ?? {};
-    if ('frozen' in completed) {
+    if ('kind' in completed) {
       const { document } = await ports.director.read(family);
-      return { directorVersion: document.directorVersion, counts, ...completed };
+      return { directorVersion: document.directorVersion, counts, refused: completed };
     }
-    return { directorVersion: completed.document.directorVersion, counts };
+    const { directorVersion } = completed.document;
+    return refused === null ? { directorVersion, counts } : { directorVersion, counts, refused };
   },
 
   closeTelemetry: async ({ releaseId }) => {
     await ports.telemetry.control({ kind: 'release-ended', releaseId });
   },
 
-  verifyHalt: async ({ releaseId, settleMs, waitMs }) => {
+  verifyHalt: async ({ releaseId, family, settleMs, waitMs }) => {
     const started = ports.now();
     /** The broker's clock when this began, whatever this process's clock says; in doubt the later one. */
     let from: number | null = null;
+    let neverGranted = false;
     for (;;) {
+      // Only the document can say so: that the judge knows nothing of the release does not mean that nobody took it.
+      neverGranted ||= await ports.director.read(family).then(
+        ({ document }) => wasNeverGranted(document, releaseId),
+        () => false,
+      );
       const read = await ports.evidence.judgeStatus(releaseId).then(
         (status) => ({ status }),
         () => null,
@@ -169,8 +184,8 @@ export const createRolloutActivities = (ports: RolloutPorts): RolloutActivities 
       // A device that died of the content just before the freeze is counted when its silence is due.
       const open = sumOf(status?.openTrials ?? {});
       const settled = late && open === 0;
-      // The judge answers, and not one window of the release has closed in all this time: it was granted to nobody.
-      const nobody = read?.status === null && waitedMs >= settleMs;
+      // The judge answers, and not one window of the release has closed in all this time.
+      const nobody = neverGranted && read?.status === null && waitedMs >= settleMs;
       if (nobody || (settled && recovered >= harmed)) return { counts, recovered: true, waitedMs };
       if (waitedMs >= waitMs) return { counts, recovered: false, waitedMs };
       ports.heartbeat({ harmed, recovered });
@@ -179,11 +194,9 @@ export const createRolloutActivities = (ports: RolloutPorts): RolloutActivities 
   },
 });
 
-/** A freeze passes: what it refuses is no failure. */
-const wasFrozen = (error: unknown): { readonly frozen: string } => {
-  if (error instanceof SigrelError && error.code === 'SRP_HOLD_FROZEN') return { frozen: error.message };
-  throw error;
-};
+/** As for a grant; the time before the first window excuses nothing: a release that completes has had windows. */
+const refuseCompletion = (lease: LeaseTerms, status: JudgeStatus | null, now: number): Refusal | null =>
+  status === null ? { kind: 'stale', why: 'the judge has no evidence' } : refuseGrant(lease, status, now);
 
 const familyBusy = (family: string, other: string): SigrelError =>
   new SigrelError('SRP_RULE_FAMILY_BUSY', `family ${family} is rolling out ${other}: wait for its end, or halt it`, {

@@ -239,6 +239,8 @@ export type DirectorStore = {
       /** As in `renew`. */
       readonly asOf?: number;
       readonly stop?: 'set' | 'clear';
+      /** What the marker says of itself. `clear` of another one changes nothing and is refused (SRP_HOLD_STOPPED). */
+      readonly stopId?: string;
       /** Does nothing at all, the stop marker included, while another release than this one is rolling out. */
       readonly unlessRolling?: string;
     },

@@ -78,10 +78,18 @@ export const watching = proxyActivities<RolloutActivities>({
 });
 
 /** Exposure down: tried again quickly and for ever, on slots of its own. */
-export const stopping = proxyActivities<HaltActivities>({
+export const stopping = proxyActivities<Omit<HaltActivities, 'thawExposure'>>({
   taskQueue: queues.halt,
   startToCloseTimeout: seconds(10),
   retry: { initialInterval: 100, backoffCoefficient: 1.5, maximumInterval: seconds(1) },
+});
+
+/** What raises exposure is waited for, also when it is not wanted any more: its attempt may still take effect. */
+export const thawing = proxyActivities<Pick<HaltActivities, 'thawExposure'>>({
+  taskQueue: queues.halt,
+  startToCloseTimeout: seconds(10),
+  cancellationType: ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+  retry: patient,
 });
 
 /**

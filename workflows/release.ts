@@ -18,13 +18,14 @@ import {
   rootCause,
   setHandler,
 } from '@temporalio/workflow';
+import type { Refusal } from '../activities/contract.ts';
 import { type Command, decide } from '../domain/decide.ts';
 import { enginesBehind, thresholdsFor } from '../domain/exposure.ts';
 import { bakeLonger, type RolloutPolicy } from '../domain/policy.ts';
-import type { EngineId, StageOutcome, TriggeredBy, Verdict } from '../domain/release.ts';
+import type { EngineId, HeldFor, StageOutcome, TriggeredBy, Verdict } from '../domain/release.ts';
 import { isExposed, isTerminal, type ReleaseState } from '../domain/release-state.ts';
 import type { Actor, ReleaseEvent } from '../events/catalogue.ts';
-import { build, insist, publish, rollout, stopping, watching } from './activities.ts';
+import { build, insist, publish, rollout, stopping, thawing, watching } from './activities.ts';
 import * as messages from './messages.ts';
 import { checkFleet, digestsOf, judgeMatrix, noteCell, notePlan, runMatrix } from './qualify.ts';
 import { byWorkflow, createRecorder, type Recorded, type Recorder } from './recorder.ts';
@@ -138,7 +139,7 @@ const rollOut = async (run: Run): Promise<void> => {
     if (index + 1 < stages.length) {
       await continueAsNew<typeof releaseWorkflow>({ ...run.input, carried: run.recorder.recorded() });
     }
-    // Frozen after the last look: the stage goes on as one that is held.
+    // Frozen, or found against, after the last look: the stage goes on as one that is held.
     if (await complete(run, passed.engines)) return;
   }
 };
@@ -153,17 +154,19 @@ const runStage = async (run: Run, index: number): Promise<'halt' | { readonly en
   let passed = false;
   /** The field as it was when it was looked at last, before everybody gets the content. */
   let fleet: { readonly engines: readonly EngineId[]; readonly at: number } | null = null;
-  let stopped = false;
-  let thawing: Promise<unknown> | null = null;
+  /** The stop that stands. */
+  let stopId: string | null = null;
+  let thaw: Promise<unknown> | null = null;
+  /** A verdict refused a grant: it is asked for again when the watch has found the verdict, or that it is gone. */
+  let against: HeldFor | null = null;
   for (;;) {
     const state = run.state();
     const seen = run.attention();
     if (state.phase === 'halting') return 'halt';
     if (state.phase === 'paused' || (state.phase === 'held' && state.hold?.reasonCode === 'hold')) {
       // Each time, frozen or not: who asked for this stop waits for its answer.
-      await freeze(run, state.phase === 'paused' ? 'person' : 'judge');
-      stopped = true;
-      if (thawing === null) {
+      stopId = await freeze(run, state.phase === 'paused' ? 'person' : 'judge');
+      if (thaw === null) {
         if (state.phase === 'paused') await condition(() => run.attention() !== seen);
         else {
           // Evidence gathered since the HOLD may clear it; whatever people ask for comes first.
@@ -173,26 +176,32 @@ const runStage = async (run: Run, index: number): Promise<'halt' | { readonly en
         continue;
       }
       // A thaw that was interrupted may still take effect, after this freeze: it is waited for, then frozen once more.
-      const over: Promise<unknown> = thawing;
-      if ((await run.unlessInterrupted(() => over, seen)).done) thawing = null;
+      const over: Promise<unknown> = thaw;
+      if ((await run.unlessInterrupted(() => over, seen)).done) thaw = null;
       continue;
     }
-    if (stopped) {
+    if (stopId !== null && against === null && state.phase !== 'held') {
+      const stop: string = stopId;
       const thawed = await run.unlessInterrupted(async () => {
         await run.recorder.flush();
-        const thaw = stopping.thawExposure({ releaseId, family, clearedCells: clearedCells(run) });
-        thawing = thaw.catch(() => {});
-        return thaw;
+        const asked = thawing.thawExposure({ releaseId, family, stopId: stop, clearedCells: clearedCells(run) });
+        thaw = asked.catch(() => {});
+        return asked;
       });
-      stopped = !thawed.done;
-      if (thawed.done) {
-        thawing = null;
+      if (!thawed.done) continue;
+      thaw = null;
+      const { refused } = thawed.value;
+      // By a late attempt of an earlier stop of this release: the one that is lifted is the last one.
+      if (refused?.kind === 'stopped') stopId = await freeze(run, 'workflow');
+      else if (refused !== undefined) against = noteRefusal(run, index, refused);
+      else {
+        stopId = null;
         // The stage may have passed before the stop, long ago: field and evidence are looked at as they are now.
         passed = false;
         fleet = null;
         // What this stage adds was not granted when the judge's verdict came between: it is asked for again, which changes
-        // nothing where it was. Not thawed: the judge is against it, and the watch says so.
-        granted &&= !thawed.value.thawed;
+        // nothing where it was.
+        granted = false;
       }
       continue;
     }
@@ -200,13 +209,15 @@ const runStage = async (run: Run, index: number): Promise<'halt' | { readonly en
       await condition(() => run.attention() !== seen);
       continue;
     }
-    // What a freeze keeps from being granted is asked for again when the watch has seen its end.
-    if (!granted && !(state.phase === 'held' && state.hold?.reasonCode === 'frozen')) {
+    // What was refused is asked for again when the watch has seen the end of why.
+    if (!granted && against === null && state.phase !== 'held') {
       const engines = await testedFleet(run, index, seen);
       if (engines === null) continue;
       const opened = await run.unlessInterrupted(() => openStage(run, index, engines));
-      granted = opened.done && opened.value.frozen === undefined;
-      if (opened.done && opened.value.frozen !== undefined) holdFrozen(run, index, opened.value.frozen);
+      if (!opened.done) continue;
+      const { refused } = opened.value;
+      granted = refused === undefined;
+      if (refused !== undefined) against = noteRefusal(run, index, refused);
       continue;
     }
     if (passed) {
@@ -216,7 +227,9 @@ const runStage = async (run: Run, index: number): Promise<'halt' | { readonly en
       if ((await run.unlessInterrupted(settled)).done) return { engines: fleet?.engines ?? [] };
       continue;
     }
-    const watched = await run.unlessInterrupted(() => watchStage(run, index));
+    const heldFor = against;
+    against = null;
+    const watched = await run.unlessInterrupted(() => watchStage(run, index, heldFor));
     if (!watched.done) continue;
     const isLast = index + 1 === state.rollout?.stages.length;
     const isRecent = fleet !== null && Date.now() - fleet.at <= Math.max(policy.tickMs, sameMomentMs);
@@ -231,7 +244,8 @@ const runStage = async (run: Run, index: number): Promise<'halt' | { readonly en
   }
 };
 
-const watchStage = (run: Run, index: number): Promise<StageOutcome> => {
+/** `against`: what the watch has to see the end of although the release is not held for it yet. */
+const watchStage = (run: Run, index: number, against: HeldFor | null = null): Promise<StageOutcome> => {
   const { releaseId, family, policy } = run.input;
   const { phase, hold, rollout: plan } = run.state();
   const reasonCode = hold?.reasonCode;
@@ -243,7 +257,7 @@ const watchStage = (run: Run, index: number): Promise<StageOutcome> => {
       openedAt: Date.parse(plan?.openedAt ?? ''),
       promote: run.promotion() !== null,
       clearedCells: clearedCells(run),
-      heldFor: phase === 'held' ? { reason, cells: hold?.cells ?? [] } : null,
+      heldFor: phase === 'held' ? { reason, cells: hold?.cells ?? [] } : against,
     },
   ]);
 };
@@ -274,7 +288,7 @@ const openStage = async (
   run: Run,
   index: number,
   engines: readonly EngineId[],
-): Promise<{ readonly frozen?: string }> => {
+): Promise<{ readonly refused?: Refusal }> => {
   const { releaseId, family, policy } = run.input;
   const { rollout: plan, manifest } = run.state();
   const stage = plan?.stages[index];
@@ -302,6 +316,18 @@ const holdFrozen = (run: Run, index: number, reason: string): void => {
   const decision = { triggeredBy: 'person', by: 'freeze', reasonCode: 'frozen', reason } as const;
   const stage = { stage: index, name: stageName(run, index), verdict: null };
   run.recorder.emit(byWorkflow, { type: 'StageHeld', data: { ...decision, ...stage } });
+};
+
+/** What is in the way of a grant holds the stage, for everybody to see. A verdict the watch finds, and holds or halts for it. */
+const noteRefusal = (run: Run, index: number, { kind, why }: Refusal): HeldFor | null => {
+  if (kind === 'verdict') return { reason: 'hold', cells: [] };
+  if (kind === 'frozen') holdFrozen(run, index, why);
+  else {
+    const decision = { triggeredBy: 'lease', by: 'release', reasonCode: 'no-data', reason: why } as const;
+    const stage = { stage: index, name: stageName(run, index), verdict: null };
+    run.recorder.emit(byWorkflow, { type: 'StageHeld', data: { ...decision, ...stage } });
+  }
+  return null;
 };
 
 /** Why a stage that was held goes on. */
@@ -380,7 +406,7 @@ const noteOutcome = (run: Run, index: number, outcome: StageOutcome): boolean =>
   }
 };
 
-/** `engines`: those of the field now. False: the family was frozen meanwhile, and nothing has changed. */
+/** `engines`: those of the field now. False: it was refused, and nothing has changed. */
 const complete = async (run: Run, engines: readonly EngineId[]): Promise<boolean> => {
   const { releaseId, family } = run.input;
   const signed = run.state().manifest?.release;
@@ -391,11 +417,13 @@ const complete = async (run: Run, engines: readonly EngineId[]): Promise<boolean
   const artefacts = signed.artefacts.filter(({ engine }) => engines.includes(engine) && !behind.has(engine));
   const content = { ...signed, artefacts };
   run.close();
-  const { counts, frozen } = await CancellationScope.nonCancellable(() =>
+  const { counts, refused } = await CancellationScope.nonCancellable(() =>
     rollout.completeRollout({ releaseId, family, release: content }),
   );
-  if (frozen !== undefined) {
+  if (refused !== undefined) {
     run.reopen();
+    // Freeze and verdict are met again at once, where the stage is asked for and watched.
+    if (refused.kind === 'stale') noteRefusal(run, run.state().rollout?.stage ?? 0, refused);
     return false;
   }
   run.recorder.emit(
@@ -408,13 +436,17 @@ const complete = async (run: Run, engines: readonly EngineId[]): Promise<boolean
 
 // ---- stopping
 
-const freeze = async (run: Run, triggeredBy: TriggeredBy): Promise<void> => {
+/** Returns the id of this stop. */
+const freeze = async (run: Run, triggeredBy: TriggeredBy): Promise<string> => {
   const { releaseId, family } = run.input;
-  const { halt, hold } = run.state();
+  const { halt, hold, seq } = run.state();
+  // Each one leaves an event, so that the next one has another number.
+  const stopId = `${releaseId}/${seq}`;
   const reason = halt?.reason ?? hold?.reason ?? 'paused';
-  const frozen = await stopping.freezeExposure({ releaseId, family, triggeredBy, reason });
+  const frozen = await stopping.freezeExposure({ releaseId, family, triggeredBy, reason, stopId });
   run.recorder.emit(byWorkflow, { type: 'ExposureFrozen', data: { ...frozen, triggeredBy } });
   run.noteFrozen(frozen.directorVersion);
+  return stopId;
 };
 
 /** How long harmed devices are waited for, at least (late harm shows as trouble or as silence) and at most. */

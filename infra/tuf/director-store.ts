@@ -384,7 +384,7 @@ export const createDirectorStore = (options: DirectorOptions): DirectorStore => 
         return { targetsVersion: next.signed.version };
       }),
 
-    change: (family, change, { expiresInMs, asOf, stop, unlessRolling }) =>
+    change: (family, change, { expiresInMs, asOf, stop, stopId, unlessRolling }) =>
       locked(async () => {
         const snapshot = await requireSnapshot();
         const metadata = await requireRole(snapshot, family, directorRole(family));
@@ -394,7 +394,17 @@ export const createDirectorStore = (options: DirectorOptions): DirectorStore => 
           return { document: current, publishedAt: now() };
         }
         // The marker first: from here on nothing raises exposure, whatever happens to the rest.
-        if (stop === 'set') await writeWhole(stopFile(family), new Date(now()).toISOString());
+        if (stop === 'set') await writeWhole(stopFile(family), stopId ?? new Date(now()).toISOString());
+        if (stop === 'clear' && stopId !== undefined && (await isStopped(family))) {
+          // Compare and swap: who lifts one stop must not lift another, which somebody was told is in force.
+          if ((await readFile(stopFile(family), 'utf8')) !== stopId) {
+            throw new SigrelError(
+              'SRP_HOLD_STOPPED',
+              `family "${family}" was stopped anew since ${stopId}: exposure is not raised until that stop is lifted`,
+              { details: { family, stopId } },
+            );
+          }
+        }
         const wanted = change(current);
         const freeze = await freezeOf(family, current);
         if (wanted !== null && freeze !== null && raisesExposure(current, wanted)) {

@@ -13,6 +13,7 @@ afterAll(async () => {
 });
 
 const why = 'the family is frozen by sam since today: complaints';
+const refused = { kind: 'frozen', why } as const;
 const heldFrozen = (stage: number): StageOutcome => ({
   ...{ outcome: 'held', reason: 'frozen', verdict: null, cells: [] },
   evidence: { ...evidence(stage), waitingFor: [{ code: 'frozen', message: why }] },
@@ -23,7 +24,7 @@ test('a stage that a freeze keeps from being opened is held, and opened when the
   let frozen = true;
   const release = await releases.start('frozen-opening', {
     asked: { watchStage: ({ heldFor }) => heldFor?.reason === 'frozen' },
-    answers: { openStage: async () => (frozen ? { directorVersion: 1, frozen: why } : { directorVersion: 2 }) },
+    answers: { openStage: async () => (frozen ? { directorVersion: 1, refused } : { directorVersion: 2 }) },
   });
   const watch = await release.asked('watchStage');
   expect(await release.inPhase('held')).toMatchObject({ hold: { reasonCode: 'frozen', reason: why } });
@@ -42,7 +43,7 @@ test('a stage that a freeze keeps from being opened is held, and opened when the
 test('a person who resumes under a freeze gets nothing granted by it', async () => {
   const release = await releases.start('frozen-resumed', {
     asked: { watchStage: ({ heldFor }) => heldFor?.reason === 'frozen' },
-    answers: { openStage: async () => ({ directorVersion: 1, frozen: why }) },
+    answers: { openStage: async () => ({ directorVersion: 1, refused }) },
   });
   await release.asked('watchStage');
   await release.command('resume');
@@ -82,7 +83,7 @@ test.each([
       },
       completeRollout: async () => {
         completions += 1;
-        return { directorVersion: 9, counts: {}, ...(completions === 1 ? { frozen: why } : {}) };
+        return { directorVersion: 9, counts: {}, ...(completions === 1 ? { refused } : {}) };
       },
     },
   });

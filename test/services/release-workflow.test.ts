@@ -666,16 +666,89 @@ describe.concurrent('pause and hold', () => {
     await release.command('resume');
     const thawing = await release.asked('thawExposure');
     await release.command('pause');
+    // What follows the freeze at once is asked for together with its record.
+    await release.until('ExposureFrozen', 2);
+    const { events } = await release.handle.fetchHistory();
+    const scheduled = (events ?? []).map((event) => event.activityTaskScheduledEventAttributes?.activityType?.name);
+    expect(scheduled.filter((name) => name === 'freezeExposure')).toHaveLength(2);
+    // The thaw may take effect after the freeze that answered the pause.
     await thawing.proceed();
-    // The thaw may have taken effect after the freeze that answered the pause.
     await release.until('freezeExposure', 3);
     await release.command('resume');
-    await (await release.asked('thawExposure')).proceed();
+    const again = await release.asked('thawExposure');
+    expect(again.input.stopId).not.toBe(thawing.input.stopId);
+    await again.proceed();
     (await release.asked('watchStage')).answer(passed(0));
     const end = await release.end();
     expect(end.phase).toBe('completed');
     expect(release.happened.lastIndexOf('freezeExposure')).toBeLessThan(release.happened.lastIndexOf('thawExposure'));
   });
+
+  test.each([
+    ['frozen', 'the family is frozen by sam', 'thawed'],
+    ['stale', 'the last window is 9000 ms old', 'evidence-fresh'],
+  ] as const)(
+    'a resume that is refused (%s) is held for everybody to see, and thawed when that is over',
+    async (kind, why, reasonCode) => {
+      let refused = true;
+      const release = await releases.start(`resume-${kind}`, {
+        asked: { watchStage: ({ stage }) => stage === 0 },
+        answers: {
+          thawExposure: async () => ({ directorVersion: 1, ...(refused ? { refused: { kind, why } } : {}) }),
+        },
+      });
+      await release.asked('watchStage');
+      await release.command('pause');
+      await release.command('resume');
+      const reason = kind === 'stale' ? 'no-data' : kind;
+      const waiting = await release.asked('watchStage');
+      expect(waiting.input.heldFor).toEqual({ reason, cells: [] });
+      expect(await release.state()).toMatchObject({ phase: 'held', hold: { reasonCode: reason, reason: why } });
+      expect(release.happened.filter((what) => what === 'thawExposure')).toHaveLength(1);
+      expect(release.happened.filter((what) => what === 'openStage')).toHaveLength(1);
+      refused = false;
+      waiting.answer({ outcome: 'released', evidence: evidence(0) });
+      const again = await release.asked('watchStage');
+      expect(again.input.heldFor).toBeNull();
+      expect(release.happened.filter((what) => what === 'thawExposure')).toHaveLength(2);
+      again.answer(passed(0));
+      const end = await release.end();
+      expect(end.phase).toBe('completed');
+      expect(dataOf(end, 'RolloutResumed')).toMatchObject([{ triggeredBy: 'person' }, { reasonCode }]);
+    },
+  );
+
+  test.each(['openStage', 'thawExposure'] as const)(
+    'what %s was refused for a verdict is asked for again, also when the verdict is gone by the first look',
+    async (name) => {
+      let attempts = 0;
+      const grant = async () => {
+        attempts += 1;
+        const refused = { kind: 'verdict', why: 'the judge holds the release' } as const;
+        return { directorVersion: attempts, ...(attempts === 1 ? { refused } : {}) };
+      };
+      const release = await releases.start(`refused-${name.toLowerCase()}`, {
+        asked: { watchStage: ({ stage }) => stage === 0 },
+        answers: { [name]: grant },
+      });
+      if (name === 'thawExposure') {
+        await release.asked('watchStage');
+        await release.command('pause');
+        await release.command('resume');
+      }
+      const looking = await release.asked('watchStage');
+      expect(looking.input.heldFor).toEqual({ reason: 'hold', cells: [] });
+      expect(attempts).toBe(1);
+      looking.answer({ outcome: 'released', evidence: evidence(0) });
+      const granted = await release.asked('watchStage');
+      expect(granted.input.heldFor).toBeNull();
+      expect(release.happened.filter((what) => what === name).length).toBeGreaterThan(1);
+      granted.answer(passed(0));
+      const end = await release.end();
+      expect(end.phase).toBe('completed');
+      expect(end.types).not.toContain('StageHeld');
+    },
+  );
 
   test('want of data: held under the lease without a freeze, and goes on by itself when there is evidence', async () => {
     const release = await releases.start('no-data', { asked: { watchStage: ({ stage }) => stage === 0 } });
@@ -918,6 +991,40 @@ describe.concurrent('between two stages, and before the end', () => {
     await completing.proceed();
     const end = await release.end();
     expect(end.types).toEqual([...planned, ...stage, ...stage, ...completed]);
+  });
+});
+
+describe.concurrent('what came after the last look, as the content becomes the steady one', () => {
+  test('a HALT is found by the watch that follows the refusal', async () => {
+    let refused = false;
+    const release = await releases.start('completing-halt', {
+      asked: { completeRollout: always },
+      answers: {
+        watchStage: async ({ stage }) =>
+          refused ? { outcome: 'regression', verdict: sampleVerdict, evidence: evidence(stage) } : passed(stage),
+      },
+    });
+    const completing = await release.asked('completeRollout');
+    // It comes too late to be taken from the signal, and must not be lost for that.
+    await release.regression();
+    refused = true;
+    completing.answer({ directorVersion: 5, counts: {}, refused: { kind: 'verdict', why: 'the judge halted it' } });
+    const end = await release.end();
+    expect(end).toMatchObject({ phase: 'halted', reasonCode: 'regression-blocked-traffic' });
+    expect(end.types).not.toContain('RolloutCompleted');
+  });
+
+  test('want of evidence holds the stage, where a person can still halt it', async () => {
+    const release = await releases.start('completing-stale', {
+      asked: { completeRollout: always, watchStage: ({ heldFor }) => heldFor !== null },
+    });
+    const completing = await release.asked('completeRollout');
+    completing.answer({ directorVersion: 5, counts: {}, refused: { kind: 'stale', why: 'no window' } });
+    const waiting = await release.asked('watchStage');
+    expect(waiting.input.heldFor).toEqual({ reason: 'no-data', cells: [] });
+    expect((await release.inPhase('held')).hold).toMatchObject({ reasonCode: 'no-data', reason: 'no window' });
+    await release.command('halt');
+    expect((await release.end()).phase).toBe('halted');
   });
 });
 

@@ -202,7 +202,7 @@ const goodAnswers = (world: World): Activities => {
     closeTelemetry: async () => {},
     verifyHalt: async () => ({ counts: counts(1, 1), recovered: true, waitedMs: 1 }),
     freezeExposure: async () => ({ ...director(), frozenAt: Date.now() }),
-    thawExposure: async () => ({ ...director(), thawed: true }),
+    thawExposure: async () => director(),
     publishRollback: async () => director(),
   };
 };

@@ -102,10 +102,11 @@ const prepare = async (releaseId: string) => {
   return { releaseId, release, rollback, open };
 };
 const document = async () => (await director.read(family)).document;
-const freeze = (releaseId: string) =>
-  halt().freezeExposure({ releaseId, family, triggeredBy: 'person', reason: 'because' });
+const freeze = (releaseId: string, stopId = `${releaseId}/1`) =>
+  halt().freezeExposure({ releaseId, family, triggeredBy: 'person', reason: 'because', stopId });
 const rollBack = (releaseId: string, rollback: Content) => halt().publishRollback({ releaseId, family, rollback });
-const thaw = (releaseId: string) => halt().thawExposure({ releaseId, family, clearedCells: [] });
+const thaw = (releaseId: string, stopId = `${releaseId}/1`) =>
+  halt().thawExposure({ releaseId, family, stopId, clearedCells: [] });
 
 describe('opening a stage', () => {
   test('telemetry knows of it before the director does, and a repetition changes nothing', async () => {
@@ -276,7 +277,8 @@ describe('evidence before exposure', () => {
     const before = await director.read(family);
     for (const verdict of [{ holds: [held] }, { halt: sampleVerdict }]) {
       status = () => freshStatus(verdict);
-      await open(1);
+      // Who asked must not take it for granted.
+      expect(await open(1)).toMatchObject({ refused: { kind: 'verdict' } });
       expect(await director.read(family)).toEqual(before);
     }
   });
@@ -286,13 +288,83 @@ describe('evidence before exposure', () => {
     await freeze('r1');
     const frozen = await director.read(family);
     status = () => freshStatus({ lastWindowClosedAt: 0 });
-    await expect(thaw('r1')).rejects.toMatchObject({ code: 'SRP_DEP_EVIDENCE' });
+    expect(await thaw('r1')).toMatchObject({ refused: { kind: 'stale' } });
     status = () => freshStatus({ holds: [held] });
-    expect((await thaw('r1')).thawed).toBe(false);
+    expect(await thaw('r1')).toMatchObject({ refused: { kind: 'verdict' } });
     expect(await director.read(family)).toEqual(frozen);
     status = () => freshStatus();
-    expect((await thaw('r1')).thawed).toBe(true);
+    expect(await thaw('r1')).not.toHaveProperty('refused');
     expect(await director.read(family)).toMatchObject({ stopped: false, document: { mode: 'rolling' } });
+  });
+  test.each([true, false])(
+    'a thaw that comes late lifts no stop that came after its own (granted: %s)',
+    async (granted) => {
+      const { open } = await prepare('r1');
+      if (granted) await open(0);
+      await freeze('r1', 'r1/1');
+      let evidenceIsBack = () => {};
+      const away = new Promise<void>((resolve) => {
+        evidenceIsBack = resolve;
+      });
+      const slow = createHaltActivities({
+        ...{ director, now: workerNow },
+        evidence: {
+          judgeStatus: async () => {
+            await away;
+            return status();
+          },
+        },
+      });
+      const late = slow.thawExposure({ releaseId: 'r1', family, stopId: 'r1/1', clearedCells: [] });
+      // Not granted: nobody is asked, so that the late attempt is one that begins late.
+      if (!granted) await late;
+      await freeze('r1', 'r1/2');
+      evidenceIsBack();
+      const attempt = granted ? late : thaw('r1', 'r1/1');
+      expect(await attempt).toMatchObject({ refused: { kind: 'stopped' } });
+      expect(await director.read(family)).toMatchObject({
+        ...{ stopped: true, document: { mode: granted ? 'frozen' : 'steady' } },
+      });
+      expect(await thaw('r1', 'r1/2')).not.toHaveProperty('refused');
+      expect((await director.read(family)).stopped).toBe(false);
+      // An attempt whose answer was lost finds that it is done.
+      expect(await thaw('r1', 'r1/2')).not.toHaveProperty('refused');
+    },
+  );
+  test('a thaw of a release that has ended does not lift the stop of the next one', async () => {
+    const first = await prepare('r1');
+    await first.open(0);
+    await freeze('r1');
+    await rollBack('r1', first.rollback);
+    await prepare('r2');
+    await freeze('r2');
+    expect(await thaw('r1')).toMatchObject({ refused: { kind: 'stopped' } });
+    expect((await director.read(family)).stopped).toBe(true);
+  });
+  test('nothing completes against a verdict that came after the last look, nor without fresh evidence', async () => {
+    const { open, release } = await prepare('r1');
+    await open(0, Date.now());
+    const before = await document();
+    const complete = () => rollout().completeRollout({ releaseId: 'r1', family, release });
+    for (const [kind, found] of [
+      ['verdict', freshStatus({ halt: sampleVerdict })],
+      ['verdict', freshStatus({ holds: [held] })],
+      ['stale', freshStatus({ lastWindowClosedAt: Date.now() - 3_600_000 })],
+      ['stale', null],
+    ] as const) {
+      const startedAt = kind === 'stale' && found !== null ? 3_600_000 : 0;
+      clockOffset = startedAt; // the time in which no window can be due is over
+      status = () => found;
+      expect(await complete()).toMatchObject({ refused: { kind } });
+      clockOffset = 0;
+      expect(await document()).toEqual(before);
+    }
+    status = () => freshStatus();
+    expect(await complete()).not.toHaveProperty('refused');
+    expect(await document()).toMatchObject({ mode: 'steady', steady: release });
+    // An attempt whose answer was lost finds that it is done, whatever came since.
+    status = () => freshStatus({ halt: sampleVerdict });
+    expect(await complete()).not.toHaveProperty('refused');
   });
   test('a release that was frozen or halted meanwhile is not completed', async () => {
     const { open, release, rollback } = await prepare('r1');
@@ -318,18 +390,19 @@ describe('a frozen family', () => {
   test('grants no stage and completes nothing, says by whom it is frozen, and fails nothing', async () => {
     const { open, release } = await prepare('r1');
     await director.freeze(family, frozen);
-    expect(await open(0)).toMatchObject({ frozen: expect.stringContaining('frozen by sam') });
+    expect(await open(0)).toMatchObject({ refused: { kind: 'frozen', why: expect.stringContaining('frozen by sam') } });
     expect((await document()).mode).toBe('steady');
     await director.thaw(family, 'f');
-    expect(await open(0)).not.toHaveProperty('frozen');
+    expect(await open(0)).not.toHaveProperty('refused');
     await director.freeze(family, frozen);
     const before = await document();
-    expect(await rollout().completeRollout({ releaseId: 'r1', family, release })).toHaveProperty('frozen');
-    expect(await open(1)).toHaveProperty('frozen');
+    const refused = { refused: { kind: 'frozen' } };
+    expect(await rollout().completeRollout({ releaseId: 'r1', family, release })).toMatchObject(refused);
+    expect(await open(1)).toMatchObject(refused);
     expect(await document()).toEqual(before);
     // A pause may begin under it and may not end under it.
     await freeze('r1');
-    await expect(thaw('r1')).rejects.toMatchObject({ code: 'SRP_HOLD_FROZEN' });
+    expect(await thaw('r1')).toMatchObject(refused);
     expect(await director.read(family)).toMatchObject({ stopped: true, document: { mode: 'frozen', freezeId: 'f' } });
   });
 
@@ -344,7 +417,7 @@ describe('a frozen family', () => {
       document: { mode: 'rollback', rollback, freezeId: 'f' },
     });
     const next = await prepare('r2');
-    expect(await next.open(0)).toHaveProperty('frozen');
+    expect(await next.open(0)).toMatchObject({ refused: { kind: 'frozen' } });
   });
 
   test('holds the stage until the freeze is lifted and evidence is fresh; a HALT is heard under it', async () => {
