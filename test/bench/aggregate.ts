@@ -24,6 +24,7 @@ import { createPool, type Pool } from '../../infra/postgres/pool.ts';
 import { discardServers, startServers } from '../../infra/servers/local.ts';
 import { stderrProgress } from '../../infra/servers/progress.ts';
 import { startAggregator } from '../../services/aggregator.ts';
+import { median } from './median.ts';
 
 const progress = stderrProgress();
 
@@ -45,6 +46,7 @@ const benchMemory = async (devices: number): Promise<Memory> => {
 
 const engine: EngineBuild = { name: 'ids', version: '8.0.7', packageVersion: '1:8.0.7-1', digest: 'ab'.repeat(32) };
 const threshold = Math.floor(0.05 * bucketSpace);
+/** Of the throughput. */
 const devices = 20_000;
 const heartbeats = 20;
 /** Beside the reports: opening, and the clock records that close the last tick. */
@@ -136,7 +138,7 @@ const runBaseline = async (kafka: Kafka, prefix: string, records: number): Promi
           const record: unknown = JSON.parse(value?.toString() ?? '');
           if (typeof record === 'object' && record !== null) seen += 1;
         }
-        if (seen === records) resolve(watch.stop());
+        if (seen >= records) resolve(watch.stop());
       },
     });
   });
@@ -185,7 +187,6 @@ const waitForWindows = async (kafka: Kafka, prefix: string, lastTick: number) =>
   return { complete, stop: () => consumer.disconnect() };
 };
 
-const median = (values: readonly number[]): number => values.toSorted((a, b) => a - b)[values.length >> 1] ?? 0;
 const perSecond = (runs: readonly Run[], of: (run: Run) => number): number =>
   median(runs.map((run) => (run.records * 1000) / of(run)));
 
@@ -220,8 +221,10 @@ const benchThroughput = async (stateDir: string, rounds: number) => {
   }
 };
 
-/** Measures and prints; returns every figure. */
-export const benchAggregate = async (): Promise<object> => {
+const aims = { memoryMb: 300, share: 0.6 };
+
+/** Measures and prints; `failed`: the aims that are not reached. */
+export const benchAggregate = async (): Promise<{ readonly figures: object; readonly failed: readonly string[] }> => {
   const memory = await benchMemory(1_000_000);
   const { records, baseline, ours } = await benchThroughput(
     join(openConfig(undefined).stateDir, 'bench', 'aggregate'),
@@ -229,7 +232,7 @@ export const benchAggregate = async (): Promise<object> => {
   );
   const wall = (run: Run) => run.ms;
   const core = (run: Run) => run.cpuMs;
-  const result = {
+  const figures = {
     memory,
     throughput: {
       records,
@@ -245,14 +248,18 @@ export const benchAggregate = async (): Promise<object> => {
       runs: { ours, baseline },
     },
   };
-  const { throughput } = result;
+  const { throughput } = figures;
   const percent = (share: number) => `${(share * 100).toFixed(0)} %`;
   const round = (value: number) => value.toFixed(0);
   out(
     table(
       [{ name: 'what' }, { name: 'figure', right: true }, { name: 'baseline', right: true }, { name: 'limit' }],
       [
-        ['memory of 1,000,000 devices, MB', round(memory.bytes / 1e6), '', '<= 300'],
+        [
+          `memory of ${memory.devices.toLocaleString('en')} devices, MB`,
+          round(memory.bytes / 1e6),
+          ...['', `<= ${aims.memoryMb}`],
+        ],
         ['bytes per device', round(memory.bytesPerDevice), '', ''],
         ['one tick of all of them, ms of a core', memory.tickMs.toFixed(1), '', ''],
         ['snapshot of one partition on the event loop, ms of a core', memory.snapshotMs.toFixed(1), '', ''],
@@ -262,11 +269,24 @@ export const benchAggregate = async (): Promise<object> => {
           round(throughput.baseline.perCoreSecond),
           '',
         ],
-        ['share of the baseline, per second of a core', percent(throughput.shareOfCore), '', '>= 60 %'],
+        [
+          'share of the baseline, per second of a core',
+          percent(throughput.shareOfCore),
+          '',
+          `>= ${percent(aims.share)}`,
+        ],
         ['reports to windows per second', round(throughput.perSecond), round(throughput.baseline.perSecond), ''],
-        ['share of the baseline, per second', percent(throughput.share), '', '>= 60 %'],
+        ['share of the baseline, per second', percent(throughput.share), '', `>= ${percent(aims.share)}`],
       ],
     ),
   );
-  return result;
+  const missed = (what: string, share: number) =>
+    share >= aims.share ? [] : [`${what}: ${percent(share)} of the baseline, aim ${percent(aims.share)}`];
+  const failed = [
+    ...(memory.bytes <= aims.memoryMb * 1e6 ? [] : [`${round(memory.bytes / 1e6)} MB, aim ${aims.memoryMb}`]),
+    ...missed('per second of a core', throughput.shareOfCore),
+    ...missed('per second', throughput.share),
+  ];
+  for (const why of failed) out(`not reached: ${why}`);
+  return { figures: { ...figures, failed }, failed };
 };

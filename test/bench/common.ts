@@ -9,8 +9,21 @@ import type { StoredEvent } from '../../events/catalogue.ts';
 import type { Config } from '../../infra/config.ts';
 import type { Pool } from '../../infra/postgres/pool.ts';
 import { discardServers } from '../../infra/servers/local.ts';
+import { devicesOf, type FamilyPlan } from './fleet/plan.ts';
 
 export const examples = join(checkout, 'examples');
+
+/** With another value of an environment variable, which is as before when `work` is over. */
+export const withEnv = async <T>(name: string, value: string, work: () => Promise<T>): Promise<T> => {
+  const before = process.env[name];
+  process.env[name] = value;
+  try {
+    return await work();
+  } finally {
+    if (before === undefined) delete process.env[name];
+    else process.env[name] = before;
+  }
+};
 
 /** In a folder of its own, without anything that an earlier run has left. */
 export const fresh = async (name: string): Promise<Config> => {
@@ -44,11 +57,11 @@ export const deriveFamily = async (
 };
 
 /** Until all of them are: what the gateway has heard takes a moment, and a release is planned from it. */
-export const inInventory = async (pool: Pool, devices: number): Promise<void> => {
+export const inInventory = async (pool: Pool, families: readonly FamilyPlan[]): Promise<void> => {
+  const devices = families.flatMap(devicesOf).reduce((sum, share) => sum + share, 0);
   for (const deadline = Date.now() + 120_000; Date.now() < deadline; await sleep(250)) {
     const { rows } = await pool.query<{ devices: string }>('select count(*) as devices from devices');
-    // Shares are rounded: a few devices less than asked for.
-    if (Number(rows[0]?.devices) >= devices - 10) return;
+    if (Number(rows[0]?.devices) >= devices) return;
   }
   throw new Error(`${devices} devices were heard and are not in the inventory after two minutes`);
 };

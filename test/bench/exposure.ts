@@ -26,7 +26,7 @@ import { readServers } from '../../infra/servers/local.ts';
 import { stderrProgress, step } from '../../infra/servers/progress.ts';
 import { readServices } from '../../infra/servers/services-record.ts';
 import type { ReleaseStarted } from '../../services/api/contract.ts';
-import { deriveFamily, distribution, find, fresh, inInventory } from './common.ts';
+import { deriveFamily, distribution, find, fresh, inInventory, withEnv } from './common.ts';
 import { type Effect, type Reading, readRun } from './exposure/reading.ts';
 import type { FamilyPlan, Fault } from './fleet/plan.ts';
 import { type Fleet, startFleet } from './fleet/process.ts';
@@ -72,10 +72,13 @@ const longestRunMs = 300_000;
 type Scenario = { readonly name: string; readonly fault: Fault; readonly effect: Effect; readonly small: boolean };
 
 /** Measures and prints; `failed`: the faults whose aim is not reached. */
-export const benchExposure = async (
-  options: ExposureOptions,
-): Promise<{ readonly figures: object; readonly failed: readonly string[] }> => {
-  process.env.SIGREL_CLOCK_MS = '250';
+export const benchExposure = (options: ExposureOptions): Promise<Result> =>
+  // Read by the services' process, which is started here.
+  withEnv('SIGREL_CLOCK_MS', '250', () => measureAll(options));
+
+type Result = { readonly figures: object; readonly failed: readonly string[] };
+
+const measureAll = async (options: ExposureOptions): Promise<Result> => {
   const config = await fresh('exposure');
   const dir = join(config.stateDir, 'input');
   await bringUp(config, progress);
@@ -89,15 +92,16 @@ export const benchExposure = async (
     await api.post('/families', { bundle: await bundleFolder(folder, undefined) });
     const segments = await segmentPlans();
     const keys = segments.map(({ engine, failMode }) => segmentKey(engineId(engine), failMode));
+    const families = [{ family: 'yara', devices: options.devices, segments }];
     const { rates, silence } = chancesOf(options.devices);
     const { gateway, repository } = readServices(config.stateDir);
     const fleet = await step(progress, `${options.devices} devices are heard for the first time`, async () => {
       const started = await startFleet({
         ...{ gatewayUrl: gateway?.url ?? '', repositoryUrl: repository?.url ?? '', stateDir: config.stateDir },
-        ...{ families: [{ family: 'yara', devices: options.devices, segments }], heartbeatMs: 5_000, batch: 100 },
+        ...{ families, heartbeatMs: 5_000, batch: 100 },
         ...{ seed: 'exposure', rates, silence },
       });
-      await inInventory(pool, options.devices);
+      await inInventory(pool, families);
       return started;
     });
     try {

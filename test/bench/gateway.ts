@@ -20,6 +20,7 @@ import { discardServers, startServers } from '../../infra/servers/local.ts';
 import type { Progress } from '../../infra/servers/progress.ts';
 import { type GatewayStatus, startGateway } from '../../services/gateway.ts';
 import { heartbeatOf, type Load, type LoadDone } from './gateway/relay.ts';
+import { median } from './median.ts';
 
 export type GatewayBenchOptions = { readonly reports: number; readonly rounds: number };
 
@@ -90,10 +91,10 @@ const runRound = async (kafka: Kafka, relay: ChildProcess, options: GatewayBench
     };
     const baseline = await produceAlone(kafka, prefix, load);
     relay.send(load);
-    await once(relay, 'message');
+    await heard(relay);
     const cpu = process.cpuUsage();
     relay.send('go');
-    const [{ latencies, ...done }] = (await once(relay, 'message')) as [LoadDone];
+    const [{ latencies, ...done }] = (await heard(relay)) as [LoadDone];
     const sorted = latencies.toSorted((a, b) => a - b);
     const at = (share: number) => sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? 0;
     return {
@@ -108,6 +109,20 @@ const runRound = async (kafka: Kafka, relay: ChildProcess, options: GatewayBench
     await gateway.stop();
     await telemetry.close();
     await removeTopics(kafka, prefix);
+  }
+};
+
+/** What the relay says next. Rejects when it ends instead. */
+const heard = async (relay: ChildProcess): Promise<unknown[]> => {
+  const over = new AbortController();
+  const ended = async (): Promise<never> => {
+    if (relay.exitCode === null && relay.signalCode === null) await once(relay, 'exit', { signal: over.signal });
+    throw new Error(`the relay's process ended with ${relay.signalCode ?? relay.exitCode}`);
+  };
+  try {
+    return await Promise.race([once(relay, 'message', { signal: over.signal }), ended()]);
+  } finally {
+    over.abort();
   }
 };
 
@@ -146,9 +161,6 @@ const removeTopics = async (kafka: Kafka, prefix: string): Promise<void> => {
   await admin.deleteTopics({ topics });
   await admin.disconnect();
 };
-
-const median = (values: readonly number[]): number =>
-  values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? 0;
 
 const report = (rounds: readonly Round[], options: GatewayBenchOptions, loadBefore: number) => {
   const gateway = median(rounds.map((round) => round.gateway.perSecond));

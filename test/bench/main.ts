@@ -29,7 +29,8 @@ const usage = `npm run bench -- [pipeline] [load] [exposure] [matrix] [halt] [ag
   halt       the gates of the halt judge in simulated worlds (no servers): --reduced takes a minute instead of
              some ten, --only F1,D3 runs some gates, --runs another number of times than the specification says;
              exit code 1 when a MUST gate fails
-  aggregate  memory per device, and reports to windows beside kafkajs alone (servers of its own)
+  aggregate  memory per device, and reports to windows beside kafkajs alone (servers of its own);
+             exit code 1 when an aim is missed
   gateway    reports per second in batches of 100 with a Kafka of its own, beside kafkajs alone: --reports 200000 a round;
              exit code 1 when the aim is missed
   all of them, when none is named`;
@@ -50,42 +51,36 @@ const { values, positionals } = parseArgs({
     help: { type: 'boolean', default: false },
   },
 });
-const counts = ['halts', 'releases', 'devices', 'rate', 'runs'] as const;
+const counts = ['halts', 'releases', 'devices', 'rate', 'reports', 'runs'] as const;
 const noCount = counts.find(
   (name) => values[name] !== undefined && !(Number.isSafeInteger(Number(values[name])) && Number(values[name]) > 0),
 );
 const noMinutes = !(Number(values.minutes) >= 0);
 const only = values.only.split(',').filter((gate) => gate !== '');
 const runs = values.runs === undefined ? null : Number(values.runs);
+/** An aim that is not reached is an exit code. */
+const judged = async (
+  measuring: Promise<{ readonly figures: object; readonly failed: readonly string[] }>,
+): Promise<object> => {
+  const { figures, failed } = await measuring;
+  if (failed.length > 0) process.exitCode = 1;
+  return figures;
+};
 const parts = {
   pipeline: () => benchPipeline({ halts: Number(values.halts ?? 10), releases: Number(values.releases) }),
-  load: async () => {
-    const { figures, failed } = await benchLoad({
-      ...{ halts: Number(values.halts ?? 50), minutes: Number(values.minutes) },
-      ...{ devices: Number(values.devices ?? 100_000), reportsPerSecond: Number(values.rate) },
-      apart: values.apart,
-    });
-    if (failed.length > 0) process.exitCode = 1;
-    return figures;
-  },
-  exposure: async () => {
-    const { figures, failed } = await benchExposure({ runs: runs ?? 5, devices: Number(values.devices ?? 20_000) });
-    if (failed.length > 0) process.exitCode = 1;
-    return figures;
-  },
+  load: () =>
+    judged(
+      benchLoad({
+        ...{ halts: Number(values.halts ?? 50), minutes: Number(values.minutes) },
+        ...{ devices: Number(values.devices ?? 100_000), reportsPerSecond: Number(values.rate) },
+        apart: values.apart,
+      }),
+    ),
+  exposure: () => judged(benchExposure({ runs: runs ?? 5, devices: Number(values.devices ?? 20_000) })),
   matrix: () => benchMatrix(stderrProgress()),
-  gateway: async () => {
-    const { figures, failed } = await benchGateway({ reports: Number(values.reports), rounds: 5 }, stderrProgress());
-    if (failed.length > 0) process.exitCode = 1;
-    return figures;
-  },
-  halt: async () => {
-    const form = values.reduced ? 'reduced' : 'full';
-    const { figures, failed } = await benchHalt({ form, only, runs }, stderrProgress());
-    if (failed.length > 0) process.exitCode = 1;
-    return figures;
-  },
-  aggregate: benchAggregate,
+  gateway: () => judged(benchGateway({ reports: Number(values.reports), rounds: 5 }, stderrProgress())),
+  halt: () => judged(benchHalt({ form: values.reduced ? 'reduced' : 'full', only, runs }, stderrProgress())),
+  aggregate: () => judged(benchAggregate()),
 };
 type Part = keyof typeof parts;
 const isPart = (name: string): name is Part => name in parts;

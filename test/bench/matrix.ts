@@ -20,6 +20,7 @@ import { acquirePacks, engineCommand, type Pack, packsOf } from '../../infra/eng
 import { createEngineRunner } from '../../infra/engines/runner.ts';
 import { createMatrixTools } from '../../infra/engines/tools.ts';
 import { type Progress, step } from '../../infra/servers/progress.ts';
+import { median } from './median.ts';
 
 const families = ['ips', 'yara', 'av'] as const;
 const reversinglabs = join(
@@ -92,7 +93,6 @@ export const benchMatrix = async (progress: Progress): Promise<object> => {
 };
 
 const percent = (share: number): string => `${(100 * share).toFixed(1)} %`;
-const median = (values: readonly number[]): number => values.toSorted((a, b) => a - b)[values.length >> 1] ?? 0;
 
 const load = async (folder: string): Promise<Family> => {
   const loaded = await loadFamily(folder);

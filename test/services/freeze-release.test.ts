@@ -6,7 +6,7 @@ import { sampleVerdict } from '../support/streams.ts';
 
 let releases: ScriptedReleases;
 beforeAll(async () => {
-  releases = await startScriptedReleases(inject('temporalAddress'), 'six-ways');
+  releases = await startScriptedReleases(inject('temporalAddress'), 'freeze-release');
 });
 afterAll(async () => {
   await releases?.stop();

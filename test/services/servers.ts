@@ -27,6 +27,7 @@ export const testNamespaces = [
   'bench',
   'six-ways',
   'freeze',
+  'freeze-release',
 ] as const;
 
 export default async (project: TestProject): Promise<() => Promise<void>> => {

@@ -2,7 +2,8 @@
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
-import { statfs } from 'node:fs/promises';
+import { mkdtemp, rm, statfs } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { expect, test } from 'vitest';
@@ -49,12 +50,19 @@ test.skipIf(!givenHere)('it is closed also when its holder has gone', async () =
 
 test.skipIf(!givenHere)('its holder ends with who opened it, however that ends', async () => {
   const opener = `import { openSmallDisk } from ${JSON.stringify(module)}; console.log((await openSmallDisk(2)).holder);`;
+  const dir = await mkdtemp(join(tmpdir(), 'sigrel-opener-'));
   const child = spawn(process.execPath, ['--input-type=module', '-e', opener], {
     stdio: ['ignore', 'pipe', 'inherit'],
+    env: { ...process.env, TMPDIR: dir },
   });
-  const [said] = await once(child.stdout, 'data');
-  const holder = Number(said);
-  expect(identify(holder)).not.toBeNull();
-  child.kill('SIGKILL');
-  await expect.poll(() => identify(holder), patient).toBeNull();
+  try {
+    const [said] = await once(child.stdout, 'data');
+    const holder = Number(said);
+    expect(identify(holder)).not.toBeNull();
+    child.kill('SIGKILL');
+    await expect.poll(() => identify(holder), patient).toBeNull();
+  } finally {
+    child.kill('SIGKILL');
+    await rm(dir, { recursive: true });
+  }
 });

@@ -11,6 +11,7 @@ import { type EngineBuild, engineId, type FailMode, segmentKey } from '../../../
 import type { TelemetryRecord } from '../../../domain/telemetry.ts';
 import { bucketOf } from '../../../infra/cohort.ts';
 import { partitionsOf } from '../../../infra/kafka/topics.ts';
+import { median } from '../median.ts';
 
 const devices = Number(process.argv[2] ?? 1_000_000);
 const partitions = partitionsOf('telemetry.reports.v1');
@@ -39,7 +40,6 @@ const threadMs = (work: () => void): number => {
   const { user, system } = process.threadCpuUsage(before);
   return (user + system) / 1_000;
 };
-const median = (values: readonly number[]): number => values.toSorted((a, b) => a - b)[values.length >> 1] ?? 0;
 
 const states = Array.from({ length: partitions }, (_, partition) => emptyState(partition, partitions));
 const offsets = states.map(() => 0);

@@ -23,7 +23,7 @@ import { deviceKey, newestKey, readKeyRing } from '../../../infra/device-auth.ts
 import { openRepository, type Poll } from '../../../infra/tuf/client.ts';
 import { keysDirOf, storeDirOf } from '../../../services/all.ts';
 import { poisson, type Random, randomOf } from '../halt/random.ts';
-import type { Chance, FamilyPlan, Fault, FleetPlan, Second } from './plan.ts';
+import { type Chance, devicesOf, type FamilyPlan, type Fault, type FleetPlan, type Second } from './plan.ts';
 
 type Member = {
   readonly device: Device;
@@ -38,6 +38,18 @@ type Family = {
   /** Members that run content whose fault makes something more frequent. */
   readonly victims: Set<Member>;
   readonly look: () => Promise<Poll>;
+};
+
+type Said = { readonly device: Device; readonly reports: readonly SignedReport[] };
+
+/** `results` as the gateway gave them, report by report; null: it took none. */
+export const keepNotTaken = (said: readonly Said[], results: readonly ReportResult[] | null): void => {
+  let at = 0;
+  for (const { device, reports } of said) {
+    const own = results?.slice(at, at + reports.length);
+    keepUnsent(device, own ? reports.filter((_, index) => own[index]?.status === 'limited') : reports);
+    at += reports.length;
+  }
 };
 
 /** So many requests under way are a gateway that does not keep up. */
@@ -64,7 +76,13 @@ export const runFleet = async (
   const count = createCounter();
   let underWay = 0;
 
-  const post = async (reports: readonly SignedReport[]): Promise<readonly ReportResult[] | null> => {
+  /** What is not taken, or not yet, goes out with the next heartbeat of its device. */
+  const post = async (said: readonly Said[]): Promise<readonly ReportResult[] | null> => {
+    const results = await send(said.flatMap(({ reports }) => reports));
+    keepNotTaken(said, results);
+    return results;
+  };
+  const send = async (reports: readonly SignedReport[]): Promise<readonly ReportResult[] | null> => {
     if (reports.length === 0) return [];
     const started = performance.now();
     underWay += 1;
@@ -95,19 +113,15 @@ export const runFleet = async (
     const now = Date.now();
     const document = seen.kind === 'document' && seen.expiresAt > now ? seen.document : null;
     const awake = members.filter((member) => isAwake(member, document, now));
-    const beats = awake.map(({ device }) => beat(device, document));
+    const beats = awake.map(({ device }) => ({ device, ...beat(device, document) }));
     const asked = performance.now();
-    const results = await post(beats.flatMap(({ reports }) => reports));
+    const results = await post(beats);
     for (const member of awake) {
       if (random() < silence.perHeartbeat) member.silentUntil = now + (silence.heartbeats + 0.5) * heartbeatMs;
     }
-    if (results === null) {
-      for (const [index, { device }] of awake.entries()) keepUnsent(device, beats[index]?.reports.slice(0, -1) ?? []);
-      return false;
-    }
-    if (seen.kind !== 'document') return false;
+    if (results === null || seen.kind !== 'document') return false;
     let at = 0;
-    const after: { readonly device: Device; readonly reports: readonly SignedReport[] }[] = [];
+    const after: Said[] = [];
     for (const [index, member] of awake.entries()) {
       const { reports, wants } = beats[index] ?? { reports: [], wants: null };
       at += reports.length;
@@ -117,9 +131,7 @@ export const runFleet = async (
         after.push({ device: member.device, reports: takeContent(family, member, wants, seen.document, fault()) });
       }
     }
-    if ((await post(after.flatMap(({ reports }) => reports))) === null) {
-      for (const { device, reports } of after) keepUnsent(device, reports);
-    }
+    await post(after);
     return true;
   };
 
@@ -129,18 +141,19 @@ export const runFleet = async (
     const now = Date.now();
     const current = fault();
     for (const { members, victims } of families) {
-      const reports: SignedReport[] = [];
+      const said: Said[] = [];
       const strike = (among: readonly Member[], metric: Chance, rate: number) => {
         for (let n = poisson(random, rate * hours * among.length); n > 0; n--) {
           const member = among[Math.floor(random() * among.length)];
-          if (member && !member.bricked && member.silentUntil <= now) reports.push(trouble(member.device, metric));
+          if (!member || member.bricked || member.silentUntil > now) continue;
+          said.push({ device: member.device, reports: [trouble(member.device, metric)] });
         }
       };
       for (const metric of Object.keys(rates) as Chance[]) strike(members, metric, rates[metric]);
       if (current.kind === 'rate' && victims.size > 0) {
         strike([...victims], current.metric, (current.ratio - 1) * rates[current.metric]);
       }
-      await post(reports);
+      await post(said);
     }
   };
 
@@ -223,16 +236,18 @@ const trouble = (device: Device, kind: Chance): SignedReport =>
 
 const openFamily = async (
   plan: FleetPlan,
-  { family, devices, segments }: FamilyPlan,
+  familyPlan: FamilyPlan,
   fleetKey: Uint8Array,
   trustedRoot: Uint8Array,
 ): Promise<Family> => {
+  const { family, segments } = familyPlan;
+  const counts = devicesOf(familyPlan);
   const dir = join(plan.stateDir, 'scripted-fleet', family);
   const client = await openRepository({ baseUrl: plan.repositoryUrl, dir, trustedRoot });
   const first = await client.poll(family);
   if (first.kind !== 'document') throw new Error(`the repository offers no family ${family}: ${first.why}`);
-  const members = segments.flatMap(({ engine, failMode, share }, index) =>
-    Array.from({ length: Math.round(share * devices) }, (_, number): Member => {
+  const members = segments.flatMap(({ engine, failMode }, index) =>
+    Array.from({ length: counts[index] ?? 0 }, (_, number): Member => {
       const deviceId = `${family}-${index}-${number}`;
       const key = deviceKey(fleetKey, deviceId);
       const device = newDevice({ deviceId, engine, failMode, profile: 'scripted', key });
@@ -298,15 +313,16 @@ const shuffle = <T>(list: T[], random: Random): void => {
   }
 };
 
-const createCounter = () => {
+export const createCounter = () => {
   let answers: number[] = [];
-  let [accepted, refused, failed, skipped] = [0, 0, 0, 0];
+  let [accepted, refused, limited, failed, skipped] = [0, 0, 0, 0, 0];
   return {
     answered: (results: readonly ReportResult[] | null, ms: number): void => {
       answers.push(ms);
       if (results === null) failed += 1;
       for (const { status } of results ?? []) {
         if (status === 'rejected') refused += 1;
+        else if (status === 'limited') limited += 1;
         else accepted += 1;
       }
     },
@@ -316,9 +332,9 @@ const createCounter = () => {
     take: (): Second => {
       const sorted = answers.toSorted((a, b) => a - b);
       const answerMs = { median: sorted[sorted.length >> 1] ?? 0, worst: sorted.at(-1) ?? 0 };
-      const second = { accepted, refused, failed, skipped, answerMs };
+      const second = { accepted, refused, limited, failed, skipped, answerMs };
       answers = [];
-      [accepted, refused, failed, skipped] = [0, 0, 0, 0];
+      [accepted, refused, limited, failed, skipped] = [0, 0, 0, 0, 0];
       return second;
     },
   };

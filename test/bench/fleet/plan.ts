@@ -20,6 +20,10 @@ export type FamilyPlan = {
   readonly segments: readonly { readonly engine: EngineBuild; readonly failMode: FailMode; readonly share: number }[];
 };
 
+/** How many devices each segment has: shares are rounded, so that all of them may be a few more or less than asked for. */
+export const devicesOf = ({ devices, segments }: FamilyPlan): readonly number[] =>
+  segments.map(({ share }) => Math.round(share * devices));
+
 export type FleetPlan = {
   readonly gatewayUrl: string;
   readonly repositoryUrl: string;
@@ -40,8 +44,11 @@ export type ToFleet = { readonly kind: 'fault'; readonly fault: Fault } | { read
 
 /** One second of the fleet's life. */
 export type Second = {
+  /** Taken, now or before. */
   readonly accepted: number;
   readonly refused: number;
+  /** Of devices that said too much at once: said again later. */
+  readonly limited: number;
   /** Requests that the gateway did not take. */
   readonly failed: number;
   /** Requests that were not made because too many were under way: the load asked for was not reached. */

@@ -1,6 +1,7 @@
 /** What one tick of a large release costs on one core, beside the bare logarithms and exponentials that it needs. */
 import { initialJudgeState, type TickLeaves } from '../../../domain/judge/fold.ts';
 import { defaultJudgePolicy } from '../../../domain/judge/policy.ts';
+import { median } from '../median.ts';
 import { folded } from './cells.ts';
 import type { Outcome } from './measure.ts';
 import { poisson, randomOf } from './random.ts';
@@ -62,7 +63,7 @@ const medianMs = (work: (tick: number) => void): number => {
     work(tick);
     return performance.now() - started;
   });
-  return times.slice(warm).toSorted((a, b) => a - b)[(ticks - warm) >> 1] ?? 0;
+  return median(times.slice(warm));
 };
 
 /** Section 15.4: at most 10 ms, and 2 ms as a target. */
