@@ -145,9 +145,11 @@ const createSaver = (options: {
 
   const write = async (withSnapshot: boolean): Promise<void> => {
     const taken = [...described];
-    const rows = taken.flatMap(([deviceId, { offset, site }]): DeviceRow[] => {
+    const rows = taken.flatMap(([deviceId, { describedAt, site }]): DeviceRow[] => {
       const description = descriptionOf(state, deviceId);
-      return description === null ? [] : [{ deviceId, ...(site !== undefined && { site }), ...description, offset }];
+      return description === null
+        ? []
+        : [{ deviceId, ...(site !== undefined && { site }), ...description, describedAt }];
     });
     described.clear();
     const { nextOffset } = state;
