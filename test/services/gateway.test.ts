@@ -15,7 +15,7 @@ import { deviceKey, newestKey, readKeyRing, rotateKey, signReport } from '../../
 import { createKafka, silent } from '../../infra/kafka/client.ts';
 import { readDeadLetters } from '../../infra/kafka/dead-letters.ts';
 import { createTelemetryLog } from '../../infra/kafka/telemetry-log.ts';
-import { createTopics, deadLetterName, partitionsOf, topicName } from '../../infra/kafka/topics.ts';
+import { createTopics, partitionsOf, topicName } from '../../infra/kafka/topics.ts';
 import { createAcknowledgements } from '../../infra/postgres/acknowledgements.ts';
 import { createInventory, saveDevices } from '../../infra/postgres/inventory.ts';
 import { listRevocations, readRevoked, restoreDevice } from '../../infra/postgres/revocations.ts';
@@ -222,12 +222,6 @@ test('dead letters are read back from Kafka with reason and time, the last ones 
     expect(reason).toContain('deviceId: ');
   }
   expect((await readDeadLetters(kafka, prefix, 100_000)).letters.length).toBe(total + 30);
-  const admin = kafka.admin();
-  await admin.connect();
-  const topic = deadLetterName(prefix, 'telemetry.reports.v1');
-  await admin.deleteTopicRecords({ topic, partitions: [{ partition: 0, offset: '-1' }] });
-  await admin.disconnect();
-  expect(await readDeadLetters(kafka, prefix, 4)).toEqual({ letters: [], total: total + 30 });
 });
 
 test('the command line: revoke, list, restore, rotate, and what was refused', async () => {
