@@ -47,8 +47,8 @@ export type Devices = {
 /** What a device said that it is. */
 export type DeviceKind = { readonly engine: EngineBuild; readonly failMode: FailMode; readonly segment: SegmentKey };
 
-/** The offset of a poll that said something new, and the device's site. */
-export type Described = { readonly offset: number; readonly site: string | undefined };
+/** The append time of a poll that said something new, and the device's site. */
+export type Described = { readonly describedAt: number; readonly site: string | undefined };
 
 /** A device in a release; the row is the device's. */
 export type MemberTable = {

@@ -83,7 +83,7 @@ export const foldRecord = (
   state.now = Math.max(state.now, appendedAt);
   const windows: Window[] = [];
   for (const release of state.releases.values()) advance(state, release, offset, windows);
-  if ('report' in record) foldReport(state, record.report, offset, bucketOf);
+  if ('report' in record) foldReport(state, record.report, bucketOf);
   else if (record.control.kind === 'stage-opened') foldStage(state, record.control, offset, bucketOf, windows);
   else if (record.control.kind === 'release-ended') endRelease(state, record.control.releaseId);
   return { state, windows };
@@ -318,7 +318,7 @@ const setRiskArm = (release: OpenRelease, row: number, arm: Arm): void => {
 /** Loaded from the table and stored back for each report. */
 const seen = { highest: 0, mask: 0 };
 
-const foldReport = (state: PartitionState, report: DeviceReport, offset: number, bucketOf: BucketOf): void => {
+const foldReport = (state: PartitionState, report: DeviceReport, bucketOf: BucketOf): void => {
   const row = rowOf(state, report.deviceId);
   const { table } = state.devices;
   seen.highest = table.highest[row] ?? -1;
@@ -327,7 +327,7 @@ const foldReport = (state: PartitionState, report: DeviceReport, offset: number,
   table.highest[row] = seen.highest;
   table.mask[row] = seen.mask;
   const { body } = report;
-  if (body.kind === 'poll') describe(state, row, report, body, offset);
+  if (body.kind === 'poll') describe(state, row, report, body);
   table.contentVersion[row] = body.contentVersion;
   table.lastAt[row] = heardTime(state, state.now);
   table.beats[row] = (table.beats[row] ?? 0) + 1;
@@ -348,7 +348,6 @@ const describe = (
   row: number,
   { deviceId, site }: DeviceReport,
   poll: Extract<Body, { kind: 'poll' }>,
-  offset: number,
 ): void => {
   const { table } = state.devices;
   const last = table.kind[row] ?? 0;
@@ -356,7 +355,7 @@ const describe = (
   if (kind === last && table.polledVersion[row] === poll.contentVersion) return;
   table.kind[row] = kind;
   table.polledVersion[row] = poll.contentVersion;
-  state.described.set(deviceId, { offset, site });
+  state.described.set(deviceId, { describedAt: state.now, site });
 };
 
 /** `unit`: the row itself, or its site. */

@@ -79,7 +79,13 @@ export const startAggregator = async (options: {
         saver.save();
       },
       close: async () => {
-        await emitted;
+        try {
+          await emitted;
+        } catch (error) {
+          // No state that has closed these windows may be written: whoever opens the partition next makes them again.
+          log('warn', { topic, partition, error: String(error) }, 'the last windows were not taken; they come again');
+          return;
+        }
         await saver.saveAll();
       },
     };
@@ -100,7 +106,11 @@ const restore = async (pool: Pool, topic: string, partition: number, log: Log): 
   if (bytes === null) return emptyState(partition, partitions);
   const state = fromSnapshot(bytes);
   if (state !== null) return state;
-  log('warn', { topic, partition }, 'the snapshot is of another version: the log is folded again from its beginning');
+  log(
+    'warn',
+    { topic, partition },
+    'the snapshot is of another version: the log is folded again from its beginning. Windows of releases that are open may differ from those before, and are refused then: let open releases end before an upgrade',
+  );
   return emptyState(partition, partitions);
 };
 
@@ -135,9 +145,11 @@ const createSaver = (options: {
 
   const write = async (withSnapshot: boolean): Promise<void> => {
     const taken = [...described];
-    const rows = taken.flatMap(([deviceId, { offset, site }]): DeviceRow[] => {
+    const rows = taken.flatMap(([deviceId, { describedAt, site }]): DeviceRow[] => {
       const description = descriptionOf(state, deviceId);
-      return description === null ? [] : [{ deviceId, ...(site !== undefined && { site }), ...description, offset }];
+      return description === null
+        ? []
+        : [{ deviceId, ...(site !== undefined && { site }), ...description, describedAt }];
     });
     described.clear();
     const { nextOffset } = state;

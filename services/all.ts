@@ -82,7 +82,12 @@ export const startServices = async (options: {
   const { namespace } = config.temporal;
   const ended: (() => Promise<void>)[] = [];
   const stop = async (): Promise<void> => {
-    for (const end of ended.reverse()) await end();
+    for (const end of ended.reverse()) {
+      // One that cannot end in order, its server being away, must not keep the others from ending.
+      await end().catch((error) =>
+        logOf('services')('warn', { error: String(error) }, 'a service did not end in order'),
+      );
+    }
     ended.length = 0;
   };
   const until = <T extends { stop(): Promise<void> }>(service: T): T => {

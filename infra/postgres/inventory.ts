@@ -3,8 +3,8 @@ import type { EnrolledDevice, Inventory } from '../../domain/ports.ts';
 import type { FailMode } from '../../domain/release.ts';
 import type { Pool, Queryable } from './pool.ts';
 
-/** What a poll says of its device, and where in the log it stands. */
-export type DeviceRow = EnrolledDevice & { readonly offset: number };
+/** What a poll says of its device, and its append time: unlike offsets it orders polls of different partitions. */
+export type DeviceRow = EnrolledDevice & { readonly describedAt: number };
 
 type Stored = {
   readonly device_id: string;
@@ -29,7 +29,14 @@ export const saveDevices = async (db: Queryable, devices: readonly DeviceRow[]):
 
 const saveRows = async (db: Queryable, devices: readonly DeviceRow[]): Promise<void> => {
   const rows = devices.map(
-    ({ deviceId, site, engine, failMode, contentVersion, offset }): Stored & { readonly last_offset: number } => ({
+    ({
+      deviceId,
+      site,
+      engine,
+      failMode,
+      contentVersion,
+      describedAt,
+    }): Stored & { readonly described_at: number } => ({
       device_id: deviceId,
       site: site ?? null,
       engine_name: engine.name,
@@ -38,21 +45,20 @@ const saveRows = async (db: Queryable, devices: readonly DeviceRow[]): Promise<v
       engine_digest: engine.digest,
       fail_mode: failMode,
       content_version: contentVersion,
-      last_offset: offset,
+      described_at: describedAt,
     }),
   );
   await db.query(
     `insert into devices (device_id, site, engine_name, engine_version, engine_package_version, engine_digest, fail_mode,
-       content_version, last_offset)
+       content_version, described_at)
      select * from json_to_recordset($1::json) as d(device_id text, site text, engine_name text, engine_version text,
-       engine_package_version text, engine_digest text, fail_mode text, content_version integer, last_offset bigint)
+       engine_package_version text, engine_digest text, fail_mode text, content_version integer, described_at bigint)
      on conflict (device_id) do update set site = excluded.site, engine_name = excluded.engine_name, engine_version = excluded.engine_version,
        engine_package_version = excluded.engine_package_version, engine_digest = excluded.engine_digest,
-       fail_mode = excluded.fail_mode, content_version = excluded.content_version, last_offset = excluded.last_offset,
+       fail_mode = excluded.fail_mode, content_version = excluded.content_version, described_at = excluded.described_at,
        changed_at = now()
-     where devices.last_offset < excluded.last_offset
-       -- imported again, with nothing said by the device itself
-       or (devices.last_offset < 0 and devices.last_offset = excluded.last_offset)`,
+     -- equal: imported again, with nothing said by the device itself, or said twice while the broker's clock stood
+     where devices.described_at <= excluded.described_at`,
     [JSON.stringify(rows)],
   );
 };

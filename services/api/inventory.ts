@@ -24,7 +24,7 @@ export const importDevices = async (
   await saveDevices(
     ports.pool,
     devices.map(({ device, engine, failMode }) => ({
-      ...{ deviceId: device, failMode, contentVersion: 0, offset: beforeTheLog },
+      ...{ deviceId: device, failMode, contentVersion: 0, describedAt: beforeTheLog },
       engine: builds.get(engine) ?? unknownBuild(engine),
     })),
   );

@@ -212,7 +212,7 @@ test('a revoked device is refused by a running gateway, and heard again when res
   });
   await expect.poll(send, patient).toHaveProperty('acknowledgedForMs');
   // What it says it is, is no part of the field either: an engine that it made up would hold up every release.
-  const row = { deviceId: 'fw-1', engine: engineA, failMode: 'fail-open', contentVersion: 1, offset: 1 } as const;
+  const row = { deviceId: 'fw-1', engine: engineA, failMode: 'fail-open', contentVersion: 1, describedAt: 1 } as const;
   await saveDevices(database.pool, [row, { ...row, deviceId: 'fw-9' }]);
   const inventory = async () => (await createInventory(database.pool).devices()).map(({ deviceId }) => deviceId);
   expect(await inventory()).toEqual(['fw-1', 'fw-9']);

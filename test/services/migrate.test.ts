@@ -151,14 +151,14 @@ const judged = () => {
 /** Named after the function whose statements it runs: what is written is read again. */
 const statements: Readonly<Record<string, () => Promise<void>>> = {
   'saveDevices createInventory isEnrolled': async () => {
-    const row = (deviceId: string, contentVersion: number, offset: number): DeviceRow => ({
-      ...{ deviceId, engine: engineA, failMode: 'fail-open', contentVersion, offset },
+    const row = (deviceId: string, contentVersion: number, describedAt: number): DeviceRow => ({
+      ...{ deviceId, engine: engineA, failMode: 'fail-open', contentVersion, describedAt },
     });
     const inventory = createInventory(pool);
     const versions = async () => (await inventory.devices()).map((one) => [one.deviceId, one.contentVersion]);
     await saveDevices(pool, []);
     await saveDevices(pool, [row('b', 1, 7), row('a', 1, 5)]);
-    const { offset: _offset, ...device } = row('a', 1, 5);
+    const { describedAt: _describedAt, ...device } = row('a', 1, 5);
     expect((await inventory.devices())[0]).toEqual(device);
     await saveDevices(pool, [{ ...row('c', 1, 5), site: 'pair' }]);
     expect((await inventory.devices())[2]).toEqual({ ...device, deviceId: 'c', site: 'pair' });

@@ -435,6 +435,15 @@ describe('the log', () => {
     expect(leafMs(windows, 3, 'crash')).toEqual([0, 0, 0, 500 + 1000]);
   });
 
+  test('what a poll says of its device that is new is kept with its append time', () => {
+    const log = newLog(() => 'pair');
+    log.poll(-10, 'c1');
+    log.poll(500, 'c1');
+    log.poll(700, 'c1', { version: 2 });
+    const described = (count: number) => foldLog(log.records.slice(0, count)).state.described.get('c1');
+    expect([1, 2, 3].map(described)).toEqual([-10, -10, 700].map((at) => ({ describedAt: start + at, site: 'pair' })));
+  });
+
   test('append times that step back do not reopen a tick', () => {
     const log = newLog();
     log.poll(-10, 'c1');
@@ -482,30 +491,16 @@ describe('the log', () => {
 });
 
 describe('properties', () => {
-  test('a restart from a serialised state anywhere gives identical windows', () => {
-    fc.assert(
-      fc.property(randomLog, fc.integer({ min: 1, max: 7 }), (records, restartEvery) => {
-        expect(foldLog(records, restartEvery).windows).toEqual(foldLog(records).windows);
-      }),
-      { numRuns: 100 },
-    );
-  });
-
-  test('duplicated reports change nothing but the log range', () => {
+  test('reports that come again after others change nothing but the log range', () => {
     const withoutRange = (windows: ReturnType<typeof foldLog>['windows']) =>
       windows.map(({ firstOffset: _first, lastOffset: _last, ...rest }) => rest);
     fc.assert(
-      fc.property(randomLog, fc.array(fc.nat(), { maxLength: 30 }), (records, picks) => {
-        const doubled = records.flatMap((record, index) =>
-          picks.some((pick) => pick % records.length === index) ? [record, record] : [record],
-        );
+      fc.property(randomLog, (records) => {
         const replayed = records.flatMap((record, index) => {
           const earlier = records[Math.max(0, index - 3)];
           return earlier && 'report' in earlier.record ? [record, { at: record.at, record: earlier.record }] : [record];
         });
-        const expected = withoutRange(foldLog(records).windows);
-        expect(withoutRange(foldLog(doubled).windows)).toEqual(expected);
-        expect(withoutRange(foldLog(replayed).windows)).toEqual(expected);
+        expect(withoutRange(foldLog(replayed).windows)).toEqual(withoutRange(foldLog(records).windows));
       }),
       { numRuns: 100 },
     );

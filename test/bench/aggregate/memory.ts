@@ -54,12 +54,12 @@ const foldAll = (record: TelemetryRecord, at: number): void => {
 };
 
 /** As it comes from the log: through JSON, so that strings are what a consumer has. */
-const poll = (device: number, sequence: number, served: boolean): TelemetryRecord => {
+const poll = (device: number, sequence: number): TelemetryRecord => {
   const deviceId = `device-${String(device).padStart(7, '0')}`;
   const offer =
     sequence === 1 && bucketOf('salt', deviceId) < threshold ? { releaseId: 'r1', contentVersion: 2 } : null;
   const body = {
-    ...{ kind: 'poll', engine: engines[device % 3], failMode: failModes[device % 2], contentVersion: served ? 2 : 1 },
+    ...{ kind: 'poll', engine: engines[device % 3], failMode: failModes[device % 2], contentVersion: 1 },
     ...{ directorVersion: 7, offer },
   };
   return JSON.parse(JSON.stringify({ report: { deviceId, sequence: opened + sequence, body } }));
@@ -80,7 +80,7 @@ for (let at = -5; at < 5 * (rounds - 1); at += 1) {
   for (const { described } of states) described.clear();
   const round = Math.floor(at / 5) + 1;
   for (let device = (at + 5) % 5; device < devices; device += 5) {
-    const record = poll(device, round, false);
+    const record = poll(device, round);
     fold(device % partitions, record, opened + at * minute + Math.floor((device / devices) * minute));
   }
 }
