@@ -41,7 +41,7 @@ export type TelemetryLog = {
   /** Resolves when durable. */
   append(reports: readonly DeviceReport[]): Promise<void>;
   /** One copy into every partition; resolves when durable in all. */
-  control(record: ControlRecord): Promise<void>;
+  control(record: ControlRecord): Promise<unknown>;
 };
 
 /** An offer that a device may take until `until` (ms), by the sequence of the poll that asked for it. */

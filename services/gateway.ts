@@ -37,6 +37,8 @@ export type GatewayStatus = {
   /** Devices that proved themselves since the start, or the last of them. */
   readonly devices: number;
   readonly revokedDevices: number;
+  /** How far (ms) the clock here is behind Kafka's; null: not known yet. Nothing is acknowledged above a second. */
+  readonly clockBehindMs: number | null;
   readonly keyEpochs: readonly number[];
 };
 
@@ -66,6 +68,8 @@ export const defaultLimits: GatewayLimits = {
 };
 
 const retryAfterSeconds = 1;
+/** How far behind the log's clock this one may be: a lease that has run out would be taken for one that has not. */
+const behindLimitMs = 1_000;
 /** What does not answer must not keep devices waiting: they ask again with their next poll. */
 const lookUpWithinMs = 2_000;
 
@@ -98,6 +102,7 @@ export const startGateway = async (options: {
   const underWay = new WeakMap<IncomingMessage, PromiseLike<unknown>>();
   let bytesInFlight = 0;
   let unacknowledged = 0;
+  let behindMs = Number.POSITIVE_INFINITY;
   let keyReads = 0;
   let keysOfRead = 0;
   let keys = await options.keys();
@@ -202,8 +207,21 @@ export const startGateway = async (options: {
     }
   };
 
+  /** Nothing is granted by a clock that is behind, nor before that is known. */
+  const granted = async (): Promise<Granted> => (behindMs <= behindLimitMs ? options.offers() : () => 0);
+
+  const tellTime = async (): Promise<void> => {
+    const appendedAt = await telemetry.control({ kind: 'clock' });
+    const before = behindMs;
+    behindMs = appendedAt - Date.now();
+    if (behindMs <= behindLimitMs) return;
+    if (before <= behindLimitMs || before === Number.POSITIVE_INFINITY) {
+      log('error', { behindMs }, 'nothing is acknowledged: the clock of this machine is behind that of Kafka');
+    }
+  };
+
   const take = async (received: readonly unknown[], reply: FastifyReply): Promise<FastifyReply> => {
-    const before = await options.offers();
+    const before = await granted();
     const now = Date.now();
     const checked = (await check(received, now)).map((one) => withdraw(before, one));
     const refused = checked.flatMap((one, index) =>
@@ -224,7 +242,7 @@ export const startGateway = async (options: {
     await acknowledge(checked);
     count(checked, true);
     // Once more: it may have been stopped while the log was written.
-    const after = await options.offers();
+    const after = await granted();
     const answeredAt = Date.now();
     const found: ReportsAnswer = { results: checked.map((one) => answer(one, grantedMs(after, one), answeredAt)) };
     const waits = checked.map((one) => (one.kind === 'limited' && one.reason === null ? one.retryAfterMs : null));
@@ -311,6 +329,7 @@ export const startGateway = async (options: {
     deadLetters: deadLetters.counts(),
     requests: { ...requests },
     ...{ bytesInFlight, unacknowledged, devices: reportCheck.size(), revokedDevices: revoked.size },
+    clockBehindMs: Number.isFinite(behindMs) ? behindMs : null,
     keyEpochs: keys.map(({ epoch }) => epoch),
   });
   server.get('/v1/status', async () => status());
@@ -321,13 +340,16 @@ export const startGateway = async (options: {
     for (const deviceId of revoked.keys()) reportCheck.forgetSite(deviceId);
   };
 
-  const url = await server.listen({ host: '127.0.0.1', port: options.port });
   const stopping = new AbortController();
   const { signal } = stopping;
-  const clock = every(options.clockMs, signal, () => telemetry.control({ kind: 'clock' }), {
+  const { promise: firstClock, resolve: clockTried } = Promise.withResolvers<void>();
+  const clock = every(options.clockMs, signal, () => tellTime().finally(clockTried), {
     failed: (error) => log('error', { error }, 'the clock stopped: no tick closes until Kafka is back'),
     worked: () => log('info', {}, 'the clock goes on'),
   });
+  // Until Kafka has said what time it is nothing is acknowledged; without it nothing would be anyway.
+  await firstClock;
+  const url = await server.listen({ host: '127.0.0.1', port: options.port });
   // Each by itself: a database that is away keeps nobody from a new key.
   const refreshMs = options.refreshMs ?? 1_000;
   const refreshing = [

@@ -2,7 +2,7 @@
 import type { Kafka, Message } from 'kafkajs';
 import { SigrelError } from '../../domain/errors.ts';
 import type { TelemetryLog } from '../../domain/ports.ts';
-import { partitionKey, type TelemetryRecord } from '../../domain/telemetry.ts';
+import { type ControlRecord, partitionKey, type TelemetryRecord } from '../../domain/telemetry.ts';
 import { within } from '../within.ts';
 import { keyPartitioner } from './client.ts';
 import { deadLetterName, partitionsOf, topicName } from './topics.ts';
@@ -11,13 +11,15 @@ import { deadLetterName, partitionsOf, topicName } from './topics.ts';
 export type RefusedReport = { readonly reason: string; readonly received: unknown };
 
 /** The gateway's view: what it refuses is kept too. */
-export type GatewayLog = TelemetryLog & {
+export type GatewayLog = Omit<TelemetryLog, 'control'> & {
+  /** Answers with the time (ms) at which the log took it, by the log's own clock. */
+  control(record: ControlRecord): Promise<number>;
   /** Resolves when durable. */
   refuse(reports: readonly RefusedReport[]): Promise<void>;
 };
 
 type Batch = { readonly messages: readonly Message[] };
-type Waiting = Batch & { readonly resolve: () => void; readonly reject: (error: Error) => void };
+type Waiting = Batch & { readonly resolve: (appendedAt: number) => void; readonly reject: (error: Error) => void };
 
 /** Records that go out in one request: what waits while a request is under way goes with the next one. */
 const recordsPerRequest = 4_000;
@@ -44,17 +46,18 @@ export const createTelemetryLog = (
   });
   let connected: Promise<void> | null = null;
 
-  const produce = async (topic: string, batches: readonly Batch[]): Promise<void> => {
+  const produce = async (topic: string, batches: readonly Batch[]): Promise<number> => {
     connected ??= producer.connect();
     await connected.catch((error: Error) => {
       connected = null;
       throw error;
     });
-    await producer.send({ topic, acks: -1, messages: batches.flatMap(({ messages }) => messages) });
+    const sent = await producer.send({ topic, acks: -1, messages: batches.flatMap(({ messages }) => messages) });
+    return Math.max(...sent.map(({ logAppendTime }) => Number(logAppendTime)));
   };
 
   // Each topic has a queue of its own: what is refused never keeps genuine reports waiting, or fails with them.
-  const sendTo = (topic: string): ((messages: readonly Message[]) => Promise<void>) => {
+  const sendTo = (topic: string): ((messages: readonly Message[]) => Promise<number>) => {
     let waiting: Waiting[] = [];
     let busy = false;
     const work = async (): Promise<void> => {
@@ -64,8 +67,8 @@ export const createTelemetryLog = (
         waiting = waiting.slice(next.length);
         try {
           // A broker that is stopped but keeps its connections open answers nothing: the client alone would wait much longer.
-          await within(timeoutMs, produce(topic, next));
-          for (const batch of next) batch.resolve();
+          const appendedAt = await within(timeoutMs, produce(topic, next));
+          for (const batch of next) batch.resolve(appendedAt);
         } catch (error) {
           // What waited meanwhile would only wait as long again for the same broker.
           const failed = [...next, ...waiting];
@@ -76,7 +79,6 @@ export const createTelemetryLog = (
       busy = false;
     };
     return (messages) => {
-      if (messages.length === 0) return Promise.resolve();
       return new Promise((resolve, reject) => {
         waiting.push({ messages, resolve, reject });
         if (!busy) void work();

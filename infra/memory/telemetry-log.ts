@@ -21,6 +21,7 @@ export const createMemoryTelemetryLog = (count = partitionsOf('telemetry.reports
     },
     control: async (control) => {
       for (const partition of partitions) partition.push({ control });
+      return Date.now();
     },
     refuse: async (reports) => {
       refused.push(...reports);

@@ -91,6 +91,23 @@ test('what is stopped while the log is written is not acknowledged, nor is its r
   expect((await fleet.post([signed])).body).toEqual({ results: [{ status: 'duplicate' }] });
 });
 
+test('nothing is acknowledged by a clock that is behind that of the log, and polls go on to count', async () => {
+  let behind = 3_600_000;
+  const log = createMemoryTelemetryLog();
+  const control = log.control;
+  await start({
+    ...{ telemetry: { ...log, control: async (record) => (await control(record)) + behind }, clockMs: 20 },
+  });
+  expect(await fleet.send([['a', pollBody({ offer })]])).toEqual([{ status: 'accepted' }]);
+  expect(log.partitions.flat().filter((record) => 'report' in record)).toMatchObject([
+    { report: { deviceId: 'a', body: { kind: 'poll', offer: null } } },
+  ]);
+  expect(gateway.status().clockBehindMs).toBeGreaterThan(3_590_000);
+  behind = 0;
+  await expect.poll(() => gateway.status().clockBehindMs).toBeLessThan(1_000);
+  expect((await fleet.send([['a', pollBody({ offer })]]))[0]).toHaveProperty('acknowledgedForMs');
+});
+
 test('what is wrong is refused with its reason and kept apart; the others of the batch count', async () => {
   const good = { deviceId: 'a', sequence: 1, body: { kind: 'healthy', contentVersion: 1 } } as const;
   const { status, body } = await fleet.post([
