@@ -218,11 +218,14 @@ export type HaltActivities = {
   }): Promise<{ directorVersion: number }>;
 };
 
+/** Another freeze than the one that was to be lifted. */
+export type StandingFreeze = FamilyFreeze & { readonly directorVersion: number };
+
 /** Queue of its own (`freezeQueue`): the freeze of a family shares nothing with the releases that it stops. */
 export type FreezeActivities = {
   /** Marker and document: from now on no device of the family newly takes anything. Idempotent. */
   freezeFamily(input: { family: string; freeze: FamilyFreeze }): Promise<{ directorVersion: number; frozenAt: number }>;
   /** Lifts this freeze and no other. It grants nothing: the lease is renewed on evidence, by whoever renews it. */
-  thawFamily(input: { family: string; freezeId: string }): Promise<{ thawed: boolean }>;
+  thawFamily(input: { family: string; freezeId: string }): Promise<{ thawed: boolean; stands: StandingFreeze | null }>;
   recordFamilyEvent(event: FamilyEvent): Promise<void>;
 };

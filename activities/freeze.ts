@@ -11,8 +11,9 @@ export const createFreezeActivities = (ports: {
     return { directorVersion: document.directorVersion, frozenAt: publishedAt };
   },
   thawFamily: async ({ family, freezeId }) => {
-    const { thawed } = await ports.director.thaw(family, freezeId);
-    return { thawed };
+    const { thawed, document, freeze } = await ports.director.thaw(family, freezeId);
+    const stands = thawed || freeze === null ? null : { ...freeze, directorVersion: document.directorVersion };
+    return { thawed, stands };
   },
   recordFamilyEvent: (event) => ports.familyLog.append(event),
 });

@@ -3,7 +3,8 @@
  * with a release, and its bundle holds nothing of one: what keeps a release from stopping does not keep this from it.
  *
  * Exposure down never waits: frozen first, then recorded. Exposure up waits for the log: recorded first, then thawed, into a
- * lease that is over. When this workflow is terminated, the freeze stands.
+ * lease that is over; when the store refuses that, what stands instead is recorded after it. When this workflow is
+ * terminated, the freeze stands.
  */
 import {
   allHandlersFinished,
@@ -15,7 +16,7 @@ import {
   setHandler,
   workflowInfo,
 } from '@temporalio/workflow';
-import type { FreezeActivities } from '../activities/contract.ts';
+import type { FreezeActivities, StandingFreeze } from '../activities/contract.ts';
 import type { FamilyFreeze } from '../domain/director.ts';
 import { freezeQueue } from '../domain/ids.ts';
 import type { Actor, FamilyEvent, FamilyEvents } from '../events/catalogue.ts';
@@ -95,10 +96,25 @@ const holdFreeze = async (family: string): Promise<ThawAnswer> => {
     });
     await condition(() => durable || again());
     if (again()) continue;
-    const { thawed } = await thawFamily({ family, freezeId });
-    if (again()) continue;
+    // Who freezes again does not wait for a thaw that is tried again and again: by the store's rule it cannot lift the new one.
+    const thawing = new CancellationScope();
+    const answer = await Promise.race([
+      thawing.run(() => thawFamily({ family, freezeId })),
+      condition(again).then(() => null),
+    ]);
+    if (answer === null || again()) {
+      thawing.cancel();
+      continue;
+    }
+    const { thawed, stands } = answer;
     state.ended = { thawed, freezeId };
-    await condition(() => allHandlersFinished() || again());
+    if (stands) {
+      durable = false;
+      void record(correctionOf(family, freezeId, stands)).then(() => {
+        durable = true;
+      });
+    }
+    await condition(() => (durable && allHandlersFinished()) || again());
     if (!again()) return state.ended;
     state.ended = null;
   }
@@ -135,6 +151,14 @@ const createRecord = (): ((event: FamilyEvent) => Promise<void>) => {
 type Said = {
   [T in 'FamilyFrozen' | 'FamilyThawed']: { readonly type: T; readonly data: FamilyEvents[T] };
 }['FamilyFrozen' | 'FamilyThawed'];
+
+/** The log said that the family was thawed: what stands, by whoever it is, is said after it. */
+const correctionOf = (family: string, refused: string, stands: StandingFreeze): FamilyEvent => {
+  const { at, ...said } = stands;
+  const data = { ...said, frozenAt: Date.parse(at) };
+  const event = eventOf(family, { kind: 'person', id: stands.by }, { type: 'FamilyFrozen', data });
+  return { ...event, eventId: `${refused}/stands/FamilyFrozen` };
+};
 
 /** A repetition has the same id. */
 const eventOf = (family: string, actor: Actor, event: Said): FamilyEvent => ({

@@ -305,6 +305,7 @@ describe('each way stops alone', () => {
     await world.director.freeze('way-4', byHand);
     const left = await thawFamily(ports, 'way-4', { by: 'ann', reason: 'r' });
     expect(left).toEqual({ family: 'way-4', thawed: false, freeze: byHand });
+    await expect.poll(() => memory.events.at(-1), patient).toMatchObject({ type: 'FamilyFrozen', data: { by: 'eve' } });
     await expect(thawFamily(ports, 'way-4', { by: 'ann', reason: 'r' })).rejects.toMatchObject({
       ...{ code: 'SRP_RULE_BREAK_GLASS', message: expect.stringContaining('frozen by eve') },
     });
