@@ -301,7 +301,9 @@ const openStage = async (
   await run.recorder.flush();
   return rollout.openStage.executeWithOptions({ summary: `grant stage ${name}` }, [
     {
-      ...{ releaseId, family, policy, stage: index, thresholds },
+      ...{ releaseId, family, stage: index, thresholds },
+      // The judge plans by it, too: it has to last as long as the watch.
+      policy: bakeLonger(policy, run.state()),
       salt: plan.salt,
       release: manifest.release,
       rollbackVersion: manifest.rollback.contentVersion,

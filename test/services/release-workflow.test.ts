@@ -453,6 +453,20 @@ describe.concurrent('the field as a stage opens, and before everybody gets the c
   });
 });
 
+test('what is used for the first time is watched longer, and the judge is told so with the stage', async () => {
+  const release = await releases.start('first-use', {
+    asked: { openStage: always, watchStage: always },
+    answers: { runMatrixCell: async ({ cell }) => ({ ...tested(cell), firstUse: ['a keyword'] }) },
+  });
+  const opening = await release.asked('openStage');
+  await opening.proceed();
+  const watch = await release.asked('watchStage');
+  expect(opening.input.policy).toEqual(watch.input.policy);
+  expect(opening.input.policy.stages[0]?.minMs).toBe(4);
+  await release.command('halt');
+  await release.end();
+});
+
 describe.concurrent('approvals', () => {
   test('two are needed, from two people who did not ask for the release', async () => {
     const release = await releases.start('approved', { policy: { approvals: 2 } });
