@@ -566,7 +566,8 @@ const openRun = (input: ReleaseInput): Run => {
         const before = frozen;
         accept({ kind, ...request });
         // Who asks for a stop is answered when it is in force.
-        if (kind === 'pause' || kind === 'halt') await condition(() => frozen > before || state().phase === 'rolling');
+        const isStopped = () => frozen > before || !(state().phase === 'paused' || state().phase === 'halting');
+        if (kind === 'pause' || kind === 'halt') await condition(isStopped);
         await after?.(request);
         return answer();
       },

@@ -648,7 +648,7 @@ describe.concurrent('pause and hold', () => {
     expectAfter(release, 'thawExposure', 'RolloutResumed');
   });
 
-  test('a pause during a hold is answered, and its resume goes on', async () => {
+  test('a pause during a hold is answered, and its resume leaves the hold as it was', async () => {
     const release = await releases.start('pause-held', { asked: { watchStage: ({ stage }) => stage === 0 } });
     const first = await release.asked('watchStage');
     first.answer({
@@ -660,13 +660,19 @@ describe.concurrent('pause and hold', () => {
     });
     await release.asked('watchStage');
     expect(await release.command('pause')).toMatchObject({ phase: 'paused' });
+    expect(await release.command('resume')).toMatchObject({ phase: 'held' });
+    const held = await release.asked('watchStage');
+    expect(held.input).toMatchObject({ heldFor: { reason: 'hold', cells: cleared }, clearedCells: [] });
+    expect(release.happened).not.toContain('thawExposure');
     await release.command('resume');
-    (await release.asked('watchStage')).answer(passed(0));
+    const again = await release.asked('watchStage');
+    expect(again.input).toMatchObject({ heldFor: null, clearedCells: cleared });
+    again.answer(passed(0));
     const end = await release.end();
     expect(end.types).toEqual([
       ...planned,
       ...(['StageOpened', 'StageEvidenceRecorded', 'StageHeld', 'ExposureFrozen'] as const),
-      ...(['RolloutPaused', 'ExposureFrozen', 'RolloutResumed'] as const),
+      ...(['RolloutPaused', 'ExposureFrozen', 'RolloutResumed', 'ExposureFrozen', 'RolloutResumed'] as const),
       ...[...watched, ...stage, ...completed],
     ]);
   });
