@@ -160,8 +160,11 @@ export const endOfWatch = (
   return assessment.cells.some((cell) => !heldFor.cells.includes(cell)) ? assessment : null;
 };
 
-const heldFrozen = (evidence: StageEvidence, { by, at, reason }: FamilyFreeze): StageOutcome => {
-  const message = `the family is frozen by ${by} since ${at}: ${reason}`;
+export const frozenBy = ({ by, at, reason }: FamilyFreeze): string =>
+  `the family is frozen by ${by} since ${at}: ${reason}`;
+
+const heldFrozen = (evidence: StageEvidence, freeze: FamilyFreeze): StageOutcome => {
+  const message = frozenBy(freeze);
   const waitingFor = [{ code: 'frozen', message }, ...evidence.waitingFor];
   return { outcome: 'held', reason: 'frozen', verdict: null, cells: [], evidence: { ...evidence, waitingFor } };
 };
