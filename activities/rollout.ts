@@ -115,7 +115,7 @@ export const createRolloutActivities = (ports: RolloutPorts): RolloutActivities 
 
   watchStage: async ({ releaseId, family, policy, stage, openedAt, promote, clearedCells, heldFor }) => {
     let status: JudgeStatus | null = null;
-    let freeze: FamilyFreeze | null = null;
+    let freeze: FamilyFreeze | null | 'unknown' = 'unknown';
     for (;;) {
       freeze = await ports.director.read(family).then(
         (read) => read.freeze,

@@ -457,7 +457,24 @@ describe('a frozen family', () => {
     });
     await expect.poll(() => beats).toBeGreaterThan(1);
     expect(over).toBe(false);
+    // Nor is it lifted for a watch that cannot read the store as it begins.
+    const { read } = director;
+    let unread = 2;
+    director = {
+      ...director,
+      read: async (name) => {
+        unread -= 1;
+        if (unread >= 0) throw new Error('the store is away');
+        return read(name);
+      },
+    };
+    const blind = watch('r1', true).finally(() => {
+      over = true;
+    });
+    await expect.poll(() => unread).toBeLessThan(0);
+    expect(over).toBe(false);
     await director.thaw(family, 'f');
+    expect(await blind).toMatchObject({ outcome: 'released' });
     expect(await waiting).toMatchObject({ outcome: 'released' });
     await director.freeze(family, frozen);
     status = () => freshStatus({ halt: sampleVerdict });
