@@ -6,7 +6,7 @@ import { type BucketOf, planStages, unitIdOf } from '../domain/exposure.ts';
 import type { RolloutPolicy } from '../domain/policy.ts';
 import type { DirectorStore, EvidenceReader, Inventory, TelemetryLog, Watches } from '../domain/ports.ts';
 import { engineId, segmentKey } from '../domain/release.ts';
-import { assessStage, endOfWatch, isStale, type JudgeStatus, refuseGrant } from '../domain/stage-rule.ts';
+import { assessStage, endOfWatch, frozenBy, isStale, type JudgeStatus, refuseGrant } from '../domain/stage-rule.ts';
 import { sumOf, total } from '../domain/timeline.ts';
 import type { Refusal, RolloutActivities } from './contract.ts';
 import { asRefusal, hasEnded, wasNeverGranted } from './halt.ts';
@@ -52,18 +52,28 @@ export const createRolloutActivities = (ports: RolloutPorts): RolloutActivities 
 
   openStage: async (input) => {
     const { releaseId, family, stage, salt, thresholds, release, rollbackVersion, policy, startedAt } = input;
-    // The evidence path knows of the stage before any device can be offered it: no evidence, no exposure.
-    await ports.telemetry.control({
-      kind: 'stage-opened',
-      contentVersion: release.contentVersion,
-      ...{ releaseId, family, stage, salt, rollbackVersion, thresholds, policy, startedAt },
-    });
     const lease = {
       startedAt,
       leaseMs: policy.leaseMs,
       freshMs: policy.freshTicks * policy.tickMs,
       clearedCells: input.clearedCells,
     };
+    // Windows of a stage that nobody is offered would count as evidence for it. The marker of the first stage is what makes
+    // the judge look at the release at all: it goes out whatever stands in the way of the grant.
+    if (stage > 0) {
+      const { document, freeze } = await ports.director.read(family);
+      const { directorVersion } = document;
+      if (freeze !== null) return { directorVersion, refused: { kind: 'frozen', why: frozenBy(freeze) } };
+      const found = refuseGrant(lease, await ports.evidence.judgeStatus(releaseId), ports.now());
+      if (found?.kind === 'stale') throw noEvidence(releaseId, found.why);
+      if (found !== null) return { directorVersion, refused: found };
+    }
+    // The evidence path knows of the stage before any device can be offered it: no evidence, no exposure.
+    await ports.telemetry.control({
+      kind: 'stage-opened',
+      contentVersion: release.contentVersion,
+      ...{ releaseId, family, stage, salt, rollbackVersion, thresholds, policy, startedAt },
+    });
     // The first stage needs none before a first window can be due; every later one needs evidence that is fresh now.
     const status = await ports.evidence.judgeStatus(releaseId);
     const asOf = ports.now();
@@ -105,7 +115,7 @@ export const createRolloutActivities = (ports: RolloutPorts): RolloutActivities 
 
   watchStage: async ({ releaseId, family, policy, stage, openedAt, promote, clearedCells, heldFor }) => {
     let status: JudgeStatus | null = null;
-    let freeze: FamilyFreeze | null = null;
+    let freeze: FamilyFreeze | null | 'unknown' = 'unknown';
     for (;;) {
       freeze = await ports.director.read(family).then(
         (read) => read.freeze,

@@ -259,6 +259,8 @@ const change = (
     case 'RolloutPaused':
       return { phase: 'paused' };
     case 'RolloutResumed':
+      // A pause that is lifted lifts nothing that held the stage before.
+      if (state.phase === 'paused' && state.hold !== null) return { phase: 'held' };
       return {
         phase: 'rolling',
         hold: null,

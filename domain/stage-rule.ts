@@ -145,15 +145,17 @@ export const assessStage = (question: StageQuestion, status: JudgeStatus | null)
 /**
  * What a watch over a stage ends with now; null: it goes on. `heldFor`: what holds the stage already: it is released when
  * that is over and the evidence is fresh, and held anew for what came since. `stale`: of `isStale`. `freeze`: of the family:
- * nothing passes under it, and its end is waited for like that of any other hold.
+ * nothing passes under it, and its end is waited for like that of any other hold. `unknown`: it could not be read yet, so that
+ * no end of it was seen.
  */
 export const endOfWatch = (
   assessment: StageAssessment,
   heldFor: HeldFor | null,
   stale: boolean,
-  freeze: FamilyFreeze | null,
+  freeze: FamilyFreeze | null | 'unknown',
 ): StageOutcome | null => {
   if (assessment.outcome === 'regression') return assessment;
+  if (freeze === 'unknown') return heldFor?.reason === 'frozen' ? null : endOfWatch(assessment, heldFor, stale, null);
   if (freeze !== null) {
     if (heldFor !== null) return null;
     const byJudge = assessment.outcome === 'held' && assessment.reason === 'hold';
@@ -164,8 +166,11 @@ export const endOfWatch = (
   return assessment.cells.some((cell) => !heldFor.cells.includes(cell)) ? assessment : null;
 };
 
-const heldFrozen = (evidence: StageEvidence, { by, at, reason }: FamilyFreeze): StageOutcome => {
-  const message = `the family is frozen by ${by} since ${at}: ${reason}`;
+export const frozenBy = ({ by, at, reason }: FamilyFreeze): string =>
+  `the family is frozen by ${by} since ${at}: ${reason}`;
+
+const heldFrozen = (evidence: StageEvidence, freeze: FamilyFreeze): StageOutcome => {
+  const message = frozenBy(freeze);
   const waitingFor = [{ code: 'frozen', message }, ...evidence.waitingFor];
   return { outcome: 'held', reason: 'frozen', verdict: null, cells: [], evidence: { ...evidence, waitingFor } };
 };

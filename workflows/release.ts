@@ -301,7 +301,9 @@ const openStage = async (
   await run.recorder.flush();
   return rollout.openStage.executeWithOptions({ summary: `grant stage ${name}` }, [
     {
-      ...{ releaseId, family, policy, stage: index, thresholds },
+      ...{ releaseId, family, stage: index, thresholds },
+      // The judge plans by it, too: it has to last as long as the watch.
+      policy: bakeLonger(policy, run.state()),
       salt: plan.salt,
       release: manifest.release,
       rollbackVersion: manifest.rollback.contentVersion,
@@ -565,7 +567,8 @@ const openRun = (input: ReleaseInput): Run => {
         const before = frozen;
         accept({ kind, ...request });
         // Who asks for a stop is answered when it is in force.
-        if (kind === 'pause' || kind === 'halt') await condition(() => frozen > before || state().phase === 'rolling');
+        const isStopped = () => frozen > before || !(state().phase === 'paused' || state().phase === 'halting');
+        if (kind === 'pause' || kind === 'halt') await condition(isStopped);
         await after?.(request);
         return answer();
       },

@@ -453,6 +453,20 @@ describe.concurrent('the field as a stage opens, and before everybody gets the c
   });
 });
 
+test('what is used for the first time is watched longer, and the judge is told so with the stage', async () => {
+  const release = await releases.start('first-use', {
+    asked: { openStage: always, watchStage: always },
+    answers: { runMatrixCell: async ({ cell }) => ({ ...tested(cell), firstUse: ['a keyword'] }) },
+  });
+  const opening = await release.asked('openStage');
+  await opening.proceed();
+  const watch = await release.asked('watchStage');
+  expect(opening.input.policy).toEqual(watch.input.policy);
+  expect(opening.input.policy.stages[0]?.minMs).toBe(4);
+  await release.command('halt');
+  await release.end();
+});
+
 describe.concurrent('approvals', () => {
   test('two are needed, from two people who did not ask for the release', async () => {
     const release = await releases.start('approved', { policy: { approvals: 2 } });
@@ -634,7 +648,7 @@ describe.concurrent('pause and hold', () => {
     expectAfter(release, 'thawExposure', 'RolloutResumed');
   });
 
-  test('a pause during a hold is answered, and its resume goes on', async () => {
+  test('a pause during a hold is answered, and its resume leaves the hold as it was', async () => {
     const release = await releases.start('pause-held', { asked: { watchStage: ({ stage }) => stage === 0 } });
     const first = await release.asked('watchStage');
     first.answer({
@@ -646,13 +660,19 @@ describe.concurrent('pause and hold', () => {
     });
     await release.asked('watchStage');
     expect(await release.command('pause')).toMatchObject({ phase: 'paused' });
+    expect(await release.command('resume')).toMatchObject({ phase: 'held' });
+    const held = await release.asked('watchStage');
+    expect(held.input).toMatchObject({ heldFor: { reason: 'hold', cells: cleared }, clearedCells: [] });
+    expect(release.happened).not.toContain('thawExposure');
     await release.command('resume');
-    (await release.asked('watchStage')).answer(passed(0));
+    const again = await release.asked('watchStage');
+    expect(again.input).toMatchObject({ heldFor: null, clearedCells: cleared });
+    again.answer(passed(0));
     const end = await release.end();
     expect(end.types).toEqual([
       ...planned,
       ...(['StageOpened', 'StageEvidenceRecorded', 'StageHeld', 'ExposureFrozen'] as const),
-      ...(['RolloutPaused', 'ExposureFrozen', 'RolloutResumed'] as const),
+      ...(['RolloutPaused', 'ExposureFrozen', 'RolloutResumed', 'ExposureFrozen', 'RolloutResumed'] as const),
       ...[...watched, ...stage, ...completed],
     ]);
   });

@@ -97,6 +97,10 @@ describe('decide', () => {
     });
     const resumed = apply(held, ask('resume'));
     expect(resumed).toMatchObject({ phase: 'rolling', hold: null, rollout: { clearedCells: ['a', 'b'] } });
+    // A pause of what is held: its end clears nothing that nobody spoke of.
+    const unpaused = apply(apply(held, ask('pause')), ask('resume'));
+    expect(unpaused).toMatchObject({ phase: 'held', hold: { cells: ['a', 'b'] }, rollout: { clearedCells: [] } });
+    expect(apply(unpaused, ask('resume'))).toMatchObject({ phase: 'rolling', rollout: { clearedCells: ['a', 'b'] } });
     const byJudge = { ...decision, reasonCode: 'hold-cleared', stage: 0 };
     const cleared = evolve(held, { ...template, seq: 100, type: 'RolloutResumed', data: byJudge });
     expect(cleared).toMatchObject({ phase: 'rolling', hold: null, rollout: { clearedCells: [] } });

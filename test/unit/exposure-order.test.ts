@@ -282,6 +282,27 @@ describe('evidence before exposure', () => {
       expect(await director.read(family)).toEqual(before);
     }
   });
+  test('telemetry hears of no later stage that is refused; of the first one always: with it evidence begins', async () => {
+    const frozen = { freezeId: 'f', by: 'sam', reason: 'complaints', at: '2026-01-01T00:00:00.000Z', until: null };
+    const { open } = await prepare('r1');
+    await director.freeze(family, frozen);
+    await open(0);
+    expect(controls).toHaveLength(1);
+    await director.thaw(family, 'f');
+    await open(0);
+    const told = controls.length;
+    await director.freeze(family, frozen);
+    await open(1);
+    await director.thaw(family, 'f');
+    status = () => freshStatus({ holds: [held] });
+    await open(1);
+    status = () => null;
+    await expect(open(1)).rejects.toMatchObject({ code: 'SRP_DEP_EVIDENCE' });
+    expect(controls).toHaveLength(told);
+    status = () => freshStatus();
+    await open(1);
+    expect(controls).toHaveLength(told + 1);
+  });
   test('a pause ends on fresh evidence only, and not while the judge is against it', async () => {
     const { open } = await prepare('r1');
     await open(0);
@@ -436,7 +457,24 @@ describe('a frozen family', () => {
     });
     await expect.poll(() => beats).toBeGreaterThan(1);
     expect(over).toBe(false);
+    // Nor is it lifted for a watch that cannot read the store as it begins.
+    const { read } = director;
+    let unread = 2;
+    director = {
+      ...director,
+      read: async (name) => {
+        unread -= 1;
+        if (unread >= 0) throw new Error('the store is away');
+        return read(name);
+      },
+    };
+    const blind = watch('r1', true).finally(() => {
+      over = true;
+    });
+    await expect.poll(() => unread).toBeLessThan(0);
+    expect(over).toBe(false);
     await director.thaw(family, 'f');
+    expect(await blind).toMatchObject({ outcome: 'released' });
     expect(await waiting).toMatchObject({ outcome: 'released' });
     await director.freeze(family, frozen);
     status = () => freshStatus({ halt: sampleVerdict });

@@ -199,6 +199,18 @@ describe('a stage', () => {
     expect(endOfWatch(held, heldFor, false, null)).toEqual(held);
   });
 
+  test('a freeze that cannot be read has not ended', () => {
+    const free = assessStage(question(), status());
+    const heldFor = { reason: 'frozen', cells: [] } as const;
+    expect(endOfWatch(free, heldFor, false, 'unknown')).toBeNull();
+    expect(endOfWatch(free, { ...heldFor, reason: 'no-data' }, false, 'unknown')).toMatchObject({
+      outcome: 'released',
+    });
+    expect(endOfWatch(free, null, false, 'unknown')).toEqual(free);
+    const halted = assessStage(question(), status({ halt: verdict('halt') }));
+    expect(endOfWatch(halted, heldFor, false, 'unknown')).toEqual(halted);
+  });
+
   test('waits on stale windows and is held as no-data after twice the limit', () => {
     expect(waiting(assessStage(question({ now: 115_001 }), status()))).toEqual(['window-age-ms']);
     expect(assessStage(question({ now: 118_001 }), status())).toMatchObject({ outcome: 'held', reason: 'no-data' });
