@@ -54,8 +54,7 @@ export const revokeDevice = async (
 };
 
 /**
- * null: it is not revoked. Its site is free again, so that a device that was moved can say its new one; another site may be
- * another partition, whose offsets begin anywhere, and what it says there must replace what the inventory has.
+ * null: it is not revoked. Its site is free again, so that a device that was moved can say its new one.
  */
 export const restoreDevice = async (
   pool: Pool,
@@ -68,8 +67,6 @@ export const restoreDevice = async (
        where device_id = $1 and restored_at is null returning ${columns}
      ), unpinned as (
        delete from device_sites where device_id in (select device_id from restored)
-     ), replaceable as (
-       update devices set last_offset = 0 where last_offset > 0 and device_id in (select device_id from restored)
      )
      select ${columns} from restored`,
     [deviceId, said.reason, said.by],

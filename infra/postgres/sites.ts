@@ -13,7 +13,7 @@ const statement = `
   insert into device_sites (device_id, site)
   select said.device_id, coalesce(imported.site, said.site)
   from json_to_recordset($1::json) as said(device_id text, site text)
-  left join devices imported on imported.device_id = said.device_id and imported.last_offset < 0
+  left join devices imported on imported.device_id = said.device_id and imported.described_at < 0
   order by said.device_id
   on conflict (device_id) do update set site = device_sites.site
   returning device_id, site`;

@@ -87,8 +87,8 @@ describe('sites of devices in PostgreSQL', () => {
 
 test('the site of a device stays across restarts, and is that of the imported inventory; revoke and restore free it', async () => {
   const row = { engine: engineA, failMode: 'fail-open', contentVersion: 1 } as const;
-  await saveDevices(database.pool, [{ ...row, deviceId: 'imported', site: 'lyon', offset: -1 }]);
-  await saveDevices(database.pool, [{ ...row, deviceId: 'bare', offset: -1 }]);
+  await saveDevices(database.pool, [{ ...row, deviceId: 'imported', site: 'lyon', describedAt: -1 }]);
+  await saveDevices(database.pool, [{ ...row, deviceId: 'bare', describedAt: -1 }]);
   let sequence = 0;
   const say = async (gateway: Gateway, deviceId: string, site: string) => {
     sequence += 1;
@@ -102,8 +102,8 @@ test('the site of a device stays across restarts, and is that of the imported in
   const second = await start();
   expect(await say(second, 'bare', 'lyon')).toBe('rejected');
   expect(await say(second, 'bare', 'rome')).toBe('accepted');
-  // It is moved: what the log says of it from its new place is taken, wherever that partition's offsets are.
-  await saveDevices(database.pool, [{ ...row, deviceId: 'bare', site: 'rome', offset: 900 }]);
+  // It is moved: what it says from its new place, later, is taken.
+  await saveDevices(database.pool, [{ ...row, deviceId: 'bare', site: 'rome', describedAt: 900 }]);
   const said = { by: 'ann', reason: 'moved to Lyon' };
   await changeRevocation(database.pool, 'revoke', 'bare', said);
   await expect.poll(() => say(second, 'bare', 'rome'), patient).toBe('rejected');
@@ -112,7 +112,7 @@ test('the site of a device stays across restarts, and is that of the imported in
   await expect.poll(() => say(second, 'bare', 'lyon'), patient).toBe('accepted');
   await expect.poll(() => say(first, 'bare', 'lyon'), patient).toBe('accepted');
   expect(await say(second, 'bare', 'rome')).toBe('rejected');
-  await saveDevices(database.pool, [{ ...row, deviceId: 'bare', site: 'lyon', offset: 3 }]);
+  await saveDevices(database.pool, [{ ...row, deviceId: 'bare', site: 'lyon', describedAt: 1_000 }]);
   const inventory = await createInventory(database.pool).devices();
   expect(inventory.find(({ deviceId }) => deviceId === 'bare')).toMatchObject({ site: 'lyon' });
   await database.pool.query('delete from devices');

@@ -29,7 +29,7 @@ const verify = async (
   document: () => Promise<DirectorDocument> = async () => granted,
 ) => {
   let looked = 0;
-  const read = async () => ({ document: await document(), expiresAt: 0, stopped: false, freeze: null });
+  const read = async () => ({ document: await document(), expiresAt: 0, signedAt: 0, stopped: false, freeze: null });
   const ports = {
     director: { read } as Partial<DirectorStore> as DirectorStore,
     evidence: { judgeStatus: async () => looks[Math.min(looked++, looks.length - 1)] ?? null },

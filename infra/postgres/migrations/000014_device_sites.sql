@@ -4,4 +4,4 @@ create table device_sites (
   site text
 );
 -- What the devices themselves have said; of those that were only imported (-1) the site is taken when they are heard.
-insert into device_sites (device_id, site) select device_id, site from devices where last_offset >= 0;
+insert into device_sites (device_id, site) select device_id, site from devices where described_at >= 0;
