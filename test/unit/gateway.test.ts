@@ -54,7 +54,9 @@ test('reports are answered in order; only a poll with an offer is acknowledged, 
   ]);
   expect(results.map((result) => result.status)).toEqual(['accepted', 'accepted', 'accepted']);
   expect(results.map((result) => 'acknowledgedForMs' in result)).toEqual([false, true, false]);
-  expect(results[1]?.acknowledgedForMs).toBe(ackMs);
+  // Counted from when the log had it.
+  expect(results[1]?.acknowledgedForMs).toBeGreaterThan(0);
+  expect(results[1]?.acknowledgedForMs).toBeLessThanOrEqual(ackMs);
   expect(
     reports()
       .map((report) => report.deviceId)
