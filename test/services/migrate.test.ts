@@ -321,8 +321,10 @@ const statements: Readonly<Record<string, () => Promise<void>>> = {
     const sites = createDeviceSites(pool);
     expect(await sites.pin([{ deviceId: 'placed', site: 'x' }])).toEqual([{ deviceId: 'placed', site: 'x' }]);
     expect(await sites.pin([{ deviceId: 'placed', site: null }])).toEqual([{ deviceId: 'placed', site: 'x' }]);
-    // A revocation frees it: a device that is moved begins anew.
-    expect(await revokeDevice(pool, 'placed', { by: 'ann', reason: 'moved' })).not.toBeNull();
+    // A device that was moved is revoked and restored, which frees its site.
+    const moved = { by: 'ann', reason: 'moved' };
+    expect(await revokeDevice(pool, 'placed', moved)).not.toBeNull();
+    expect(await restoreDevice(pool, 'placed', moved)).not.toBeNull();
     const free = [{ deviceId: 'placed', site: 'y' }];
     expect(await sites.pin(free)).toEqual(free);
   },
