@@ -86,7 +86,10 @@ const expectUnderWay = async (config: Pipeline['config'], releaseId: string): Pr
     .get<ReleaseAnswer>(`/releases/${releaseId}`)
     .catch(() => ({ release: null }));
   if (release !== null && isTerminal(release)) {
-    throw new Error(`${releaseId} ended: ${release.end?.reasonCode}: ${release.end?.reason}`);
+    const red = (release.matrix?.results ?? []).flatMap(({ cellId, gates }) =>
+      gates.filter(({ verdict }) => verdict !== 'pass').map((gate) => `${cellId} ${JSON.stringify(gate)}`),
+    );
+    throw new Error(`${releaseId} ended: ${release.end?.reasonCode}: ${release.end?.reason} ${red.join('; ')}`);
   }
 };
 
