@@ -72,7 +72,7 @@ test('says what is missing, and without the keys the marker alone stops every re
   await rename(join(keys, 'timestamp.pem'), join(keys, 'timestamp.away'));
   const failed = await run('freeze', '--reason', 'no key');
   expect(failed.code).toBe(1);
-  expect(failed.err).toMatch(/the marker stands: nothing renews the lease, which ends at .*SRP_MISSING_KEY/);
+  expect(failed.err).toMatch(/the marker stands: nothing renews the lease \(its end: .*SRP_MISSING_KEY/);
   await rename(join(keys, 'timestamp.away'), join(keys, 'timestamp.pem'));
   expect(await director.renew('ips', document.directorVersion, 60_000)).toBe(false);
   await run('thaw');

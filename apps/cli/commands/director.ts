@@ -70,19 +70,26 @@ export const addDirectorCommands = (program: Command, global: Global): void => {
       const { document, expiresAt, stopped, freeze } = await open(options).read(family);
       if (options.json) return outJson({ document, expiresAt: new Date(expiresAt).toISOString(), stopped, freeze });
       const { mode, directorVersion, steady, rollout, rollback } = document;
-      const expiry = new Date(expiresAt).toISOString();
+      const until = freeze?.until ? ` until ${freeze.until}` : '';
       const rows = [
-        ['mode', `${mode}, director version ${directorVersion}`],
-        [expiresAt > Date.now() ? 'expires' : 'expired', expiry],
+        ...(freeze ? [['frozen', `by ${freeze.by} since ${freeze.at}${until}: ${freeze.reason}`]] : []),
+        ['mode', `${mode}${freeze ? ', of which nothing is granted while it is frozen' : ''}`],
+        ['version', String(directorVersion)],
+        expiryOf(expiresAt, Date.now()),
         ['steady', `content ${steady.contentVersion} of ${steady.releaseId}`],
         ...(rollout ? [['rollout', `content ${rollout.content.contentVersion} of ${rollout.content.releaseId}`]] : []),
         ...(rollout ? Object.entries(rollout.thresholds).map(([segment, one]) => [segment, shareOf(one)]) : []),
         ...(rollback ? [['rollback', `content ${rollback.contentVersion}`]] : []),
         ...(stopped ? [['stopped', 'by its release: nothing raises or renews exposure']] : []),
-        ...(freeze ? [['frozen', `by ${freeze.by} since ${freeze.at}: ${freeze.reason}`]] : []),
       ];
       out(table([{ name: family }, { name: '' }], rows));
     });
+};
+
+/** A thaw leaves a document that is over by every clock: its date says nothing. */
+const expiryOf = (expiresAt: number, now: number): readonly [string, string] => {
+  if (expiresAt === 0) return ['expired', 'by every clock, until its lease is renewed on fresh evidence'];
+  return [expiresAt > now ? 'expires' : 'expired', new Date(expiresAt).toISOString()];
 };
 
 /** Share of the buckets. */
@@ -92,6 +99,6 @@ const shareOf = (threshold: number): string => `${((100 * threshold) / 2 ** 32).
 const sayMarker = async (store: DirectorStore, family: string, freezeId: string): Promise<void> => {
   const read = await store.read(family).catch(() => null);
   if (read?.freeze?.freezeId !== freezeId || read.document.freezeId === freezeId) return;
-  const end = new Date(read.expiresAt).toISOString();
-  note(`the marker stands: nothing renews the lease, which ends at ${end}; the document could not be changed:`);
+  const [, end] = expiryOf(read.expiresAt, Date.now());
+  note(`the marker stands: nothing renews the lease (its end: ${end}); the document could not be changed:`);
 };

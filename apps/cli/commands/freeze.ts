@@ -1,10 +1,11 @@
 /** `sigrel freeze`, `thaw`: a whole family, whatever of it rolls out. `sigrel alarms`: what somebody has to look at. */
 import { userInfo } from 'node:os';
 import { type Command, InvalidArgumentError } from 'commander';
+import { SigrelError } from '../../../domain/errors.ts';
 import { duration } from '../../../domain/timeline.ts';
 import type { AlarmsAnswer, FreezeAnswer, ThawAnswer } from '../../../services/api/contract.ts';
 import type { Global } from '../global.ts';
-import { out, outJson, paint, table } from '../output.ts';
+import { note, out, outJson, paint, table } from '../output.ts';
 
 export const defaultBy = (): string => process.env.SIGREL_USER ?? userInfo().username;
 
@@ -36,7 +37,13 @@ export const addFreezeCommands = (program: Command, global: Global): void => {
       '\nExample:\n  $ sigrel freeze ips --reason "customers call" --until 24h\n\nWithout api or Temporal: sigrel director freeze',
     )
     .action(async (family: string, { json, until = null, ...asked }: Decision & { until?: string | null }) => {
-      const answer = await global.api().post<FreezeAnswer>(pathOf(family, 'freeze'), { ...asked, until });
+      const ask = async () => global.api().post<FreezeAnswer>(pathOf(family, 'freeze'), { ...asked, until });
+      const answer = await ask().catch((error: unknown) => {
+        if (error instanceof SigrelError && error.code.startsWith('SRP_DEP_')) {
+          note(`to stop ${family} without any service: sigrel director freeze ${family} --reason …`);
+        }
+        throw error;
+      });
       if (json) return outJson(answer);
       const end = answer.freeze.until === null ? `until "sigrel thaw ${family}"` : `until ${answer.freeze.until}`;
       out(`frozen ${end}: nobody newly takes anything of ${family} (director version ${answer.directorVersion})`);
@@ -51,14 +58,12 @@ export const addFreezeCommands = (program: Command, global: Global): void => {
     .addHelpText('after', '\nExample:\n  $ sigrel thaw ips --reason "it was something else"')
     .action(async (family: string, { json, ...asked }: Decision) => {
       const answer = await global.api().post<ThawAnswer>(pathOf(family, 'thaw'), asked);
-      if (!answer.thawed) global.exitWith(3);
+      const { freeze, thawed } = answer;
+      if (!thawed && freeze !== null) global.exitWith(3);
       if (json) return outJson(answer);
-      const { freeze } = answer;
-      out(
-        answer.thawed
-          ? `thawed: what rolls out of ${family} goes on when its lease is renewed`
-          : `still frozen by ${freeze?.by ?? 'another freeze'}: ${freeze?.reason ?? ''}`,
-      );
+      if (thawed) out(`thawed: what rolls out of ${family} goes on when its lease is renewed`);
+      else if (freeze === null) out(`${family} was not frozen any more: somebody had lifted it by hand`);
+      else out(`still frozen by ${freeze.by}: ${freeze.reason}`);
     });
   program
     .command('alarms')
