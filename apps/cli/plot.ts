@@ -75,7 +75,7 @@ export const plotSvg = (plot: Plot): string => {
     `<line x1="${x(index)}" x2="${x(index)}" y1="${size.top}" y2="${size.height - size.bottom}" ${style}/>`;
   const powers = Array.from({ length: scale.high - scale.low + 1 }, (_, n) => scale.low + n);
   const curve = (key: 'A' | 'B', colour: string) =>
-    `<polyline fill="none" stroke="${colour}" stroke-width="2" points="${ticks.map((tick, n) => `${x(n)},${y(tick[key])}`).join(' ')}"/>`;
+    `<polyline fill="none"${key === 'B' ? ' stroke-dasharray="8 4"' : ''} stroke="${colour}" stroke-width="2" points="${ticks.map((tick, n) => `${x(n)},${y(tick[key])}`).join(' ')}"/>`;
   const opened = ticks.flatMap(({ stage }, n) => (n === 0 || stage !== ticks[n - 1]?.stage ? [{ stage, n }] : []));
   const decision = (found: { readonly tick: number } | null, name: string, colour: string) => {
     const n = ticks.findIndex(({ tick }) => tick === found?.tick);
@@ -92,10 +92,10 @@ ${across(thresholds.A, 'stroke="#b3261e" stroke-dasharray="6 4"')}
 ${across(thresholds.B, 'stroke="#1f5fbf" stroke-dasharray="6 4"')}
 ${curve('A', '#b3261e')}
 ${curve('B', '#1f5fbf')}
-${decision(hold, 'HOLD', '#b26a00')}
-${decision(halt, 'HALT', '#b3261e')}
-${text(String(size.left), size.height - 8, `key A (threshold ${thresholds.A})`, 'fill="#b3261e"')}
-${text(String(size.left + 180), size.height - 8, `key B (threshold ${thresholds.B})`, 'fill="#1f5fbf"')}
+${hold?.tick === halt?.tick ? '' : decision(hold, 'HOLD', '#b26a00')}
+${decision(halt, hold?.tick === halt?.tick ? 'HOLD and HALT' : 'HALT', '#b3261e')}
+${text(String(size.left), size.height - 8, `key A (HALT from ${thresholds.A}, HOLD from ${thresholds.hold})`, 'fill="#b3261e"')}
+${text(String(size.left + 260), size.height - 8, `key B (HALT from ${thresholds.B})`, 'fill="#1f5fbf"')}
 ${text(String(size.width - size.right), size.height - 8, `ticks 0 to ${ticks.at(-1)?.tick ?? 0}; stages below the axis`, 'text-anchor="end" fill="#666"')}
 </svg>
 `;
