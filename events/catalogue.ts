@@ -22,7 +22,7 @@ import type {
   Waiver,
 } from '../domain/release.ts';
 
-type Decision = {
+export type Decision = {
   readonly triggeredBy: TriggeredBy;
   /** Person, service or workflow that asked. */
   readonly by: string;

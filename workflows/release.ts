@@ -24,7 +24,7 @@ import { enginesBehind, thresholdsFor } from '../domain/exposure.ts';
 import { bakeLonger, type RolloutPolicy } from '../domain/policy.ts';
 import type { EngineId, HeldFor, StageOutcome, TriggeredBy, Verdict } from '../domain/release.ts';
 import { isExposed, isTerminal, type ReleaseState } from '../domain/release-state.ts';
-import type { Actor, ReleaseEvent } from '../events/catalogue.ts';
+import type { Actor, Decision, ReleaseEvent } from '../events/catalogue.ts';
 import { build, insist, publish, rollout, stopping, thawing, watching } from './activities.ts';
 import * as messages from './messages.ts';
 import { checkFleet, digestsOf, judgeMatrix, noteCell, notePlan, runMatrix } from './qualify.ts';
@@ -271,9 +271,7 @@ const testedFleet = async (run: Run, index: number, seen: number): Promise<reado
   if (!checked.done) return null;
   const { engines, problem } = checked.value;
   if (problem === null) return engines;
-  const decision = { triggeredBy: 'workflow', by: 'release', reasonCode: untested, reason: problem } as const;
-  const stage = { stage: index, name: stageName(run, index), verdict: null };
-  run.recorder.emit(byWorkflow, { type: 'StageHeld', data: { ...decision, ...stage } });
+  holdStage(run, index, { triggeredBy: 'workflow', by: 'release', reasonCode: untested, reason: problem });
   return null;
 };
 
@@ -313,22 +311,21 @@ const openStage = async (
   ]);
 };
 
-/** A person froze the family, whose freeze is no part of this release: the stage is held until it is lifted. */
-const holdFrozen = (run: Run, index: number, reason: string): void => {
-  const decision = { triggeredBy: 'person', by: 'freeze', reasonCode: 'frozen', reason } as const;
+/** For what is no verdict of the judge. */
+const holdStage = (run: Run, index: number, decision: Decision): void => {
   const stage = { stage: index, name: stageName(run, index), verdict: null };
   run.recorder.emit(byWorkflow, { type: 'StageHeld', data: { ...decision, ...stage } });
 };
+
+/** A person froze the family, whose freeze is no part of this release: the stage is held until it is lifted. */
+const holdFrozen = (run: Run, index: number, reason: string): void =>
+  holdStage(run, index, { triggeredBy: 'person', by: 'freeze', reasonCode: 'frozen', reason });
 
 /** What is in the way of a grant holds the stage, for everybody to see. A verdict the watch finds, and holds or halts for it. */
 const noteRefusal = (run: Run, index: number, { kind, why }: Refusal): HeldFor | null => {
   if (kind === 'verdict') return { reason: 'hold', cells: [] };
   if (kind === 'frozen') holdFrozen(run, index, why);
-  else {
-    const decision = { triggeredBy: 'lease', by: 'release', reasonCode: 'no-data', reason: why } as const;
-    const stage = { stage: index, name: stageName(run, index), verdict: null };
-    run.recorder.emit(byWorkflow, { type: 'StageHeld', data: { ...decision, ...stage } });
-  }
+  else holdStage(run, index, { triggeredBy: 'lease', by: 'release', reasonCode: 'no-data', reason: why });
   return null;
 };
 

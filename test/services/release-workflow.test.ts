@@ -1,6 +1,6 @@
 /** Every path of a release, on the real Temporal server, with scripted activities: which events, in which order, which end. */
 import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
-import type { Cell, CellResult, Waiver } from '../../domain/release.ts';
+import type { Cell, CellResult, StageOutcome, Waiver } from '../../domain/release.ts';
 import type { ReleaseEventType } from '../../events/catalogue.ts';
 import {
   cellOf,
@@ -16,6 +16,10 @@ import {
 import { sampleVerdict } from '../support/streams.ts';
 
 const cleared = [holdVerdict.cell];
+/** What a watch over the first stage ends with while these cells hold. */
+const heldByJudge = (cells: readonly string[] = cleared): StageOutcome => ({
+  ...{ outcome: 'held', reason: 'hold', verdict: holdVerdict, cells, evidence: evidence(0) },
+});
 
 let releases: ScriptedReleases;
 beforeAll(async () => {
@@ -587,13 +591,7 @@ describe.concurrent('pause and hold', () => {
     const release = await releases.start('hold', { asked: { watchStage: always, openStage: always } });
     await (await release.asked('openStage')).proceed();
     const first = await release.asked('watchStage');
-    first.answer({
-      outcome: 'held',
-      reason: 'hold',
-      verdict: holdVerdict,
-      cells: [holdVerdict.cell],
-      evidence: evidence(0),
-    });
+    first.answer(heldByJudge());
     await release.until('ExposureFrozen');
     expect(await release.state()).toMatchObject({ phase: 'held', hold: { reasonCode: 'hold' } });
     const held = await release.asked('watchStage');
@@ -626,11 +624,10 @@ describe.concurrent('pause and hold', () => {
 
   test('a hold that evidence clears: thawed and gone on without a person; what else holds by then is told', async () => {
     const release = await releases.start('hold-cleared', { asked: { watchStage: ({ stage }) => stage === 0 } });
-    const held = { outcome: 'held', reason: 'hold', verdict: holdVerdict, evidence: evidence(0) } as const;
-    (await release.asked('watchStage')).answer({ ...held, cells: cleared });
+    (await release.asked('watchStage')).answer(heldByJudge());
     const waiting = await release.asked('watchStage');
     expect(waiting.input).toMatchObject({ heldFor: { reason: 'hold', cells: cleared } });
-    waiting.answer({ ...held, cells: [...cleared, 'load-failure/*'] });
+    waiting.answer(heldByJudge([...cleared, 'load-failure/*']));
     const both = await release.asked('watchStage');
     expect(both.input).toMatchObject({ heldFor: { cells: [...cleared, 'load-failure/*'] }, clearedCells: [] });
     both.answer({ outcome: 'released', evidence: evidence(0) });
@@ -651,13 +648,7 @@ describe.concurrent('pause and hold', () => {
   test('a pause during a hold is answered, and its resume leaves the hold as it was', async () => {
     const release = await releases.start('pause-held', { asked: { watchStage: ({ stage }) => stage === 0 } });
     const first = await release.asked('watchStage');
-    first.answer({
-      outcome: 'held',
-      reason: 'hold',
-      verdict: holdVerdict,
-      cells: [holdVerdict.cell],
-      evidence: evidence(0),
-    });
+    first.answer(heldByJudge());
     await release.asked('watchStage');
     expect(await release.command('pause')).toMatchObject({ phase: 'paused' });
     expect(await release.command('resume')).toMatchObject({ phase: 'held' });
@@ -928,13 +919,7 @@ describe.concurrent('halt by a person', () => {
   test('while it is held', async () => {
     const release = await releases.start('halt-held', { asked: { watchStage: always } });
     const watch = await release.asked('watchStage');
-    watch.answer({
-      outcome: 'held',
-      reason: 'hold',
-      verdict: holdVerdict,
-      cells: [holdVerdict.cell],
-      evidence: evidence(0),
-    });
+    watch.answer(heldByJudge());
     await release.until('ExposureFrozen');
     await release.command('halt', 'sam', 'customers call');
     const end = await release.end();

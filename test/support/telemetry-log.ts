@@ -157,3 +157,7 @@ export const leafMs = (windows: readonly Window[], tick: number, metric: MetricI
   const unit = metric.startsWith('silence') ? 1 : hour;
   return [x, y, Math.round(treated * unit), Math.round(control * unit)];
 };
+
+/** What windows say, whichever records of the log they were made of. */
+export const withoutRange = (windows: readonly Window[]) =>
+  windows.map(({ firstOffset: _first, lastOffset: _last, ...window }) => window);

@@ -12,6 +12,7 @@ import {
   randomLog,
   segment,
   start,
+  withoutRange,
 } from '../support/telemetry-log.ts';
 
 describe('exposure', () => {
@@ -492,8 +493,6 @@ describe('the log', () => {
 
 describe('properties', () => {
   test('reports that come again after others change nothing but the log range', () => {
-    const withoutRange = (windows: ReturnType<typeof foldLog>['windows']) =>
-      windows.map(({ firstOffset: _first, lastOffset: _last, ...rest }) => rest);
     fc.assert(
       fc.property(randomLog, (records) => {
         const replayed = records.flatMap((record, index) => {

@@ -17,13 +17,12 @@ import {
   randomLog,
   segment,
   start,
+  withoutRange,
 } from '../support/telemetry-log.ts';
 
 const partitions = 3;
 const hours = (n: number) => n * 3_600_000;
 const bytes = (windows: readonly Window[]) => windows.map((window) => JSON.stringify(window));
-const withoutRange = (windows: readonly Window[]) =>
-  windows.map(({ firstOffset: _first, lastOffset: _last, ...rest }) => rest);
 const restored = (snapshot: Uint8Array): PartitionState => {
   const state = fromSnapshot(asStored(snapshot));
   if (state === null) throw new Error('the snapshot was refused');
