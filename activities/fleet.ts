@@ -72,9 +72,12 @@ export const fieldedEngines = async (ports: FleetPorts, family: Family): Promise
       ended: !isPromised(one, ports.now()) && (await isAnnounced(ports, name, one)),
     })),
   );
-  const enrolled = (await ports.inventory.devices()).filter(({ engine }) => language.engines.includes(engine.name));
+  const enrolled = (await ports.inventory.groups()).filter(({ engine }) => language.engines.includes(engine.name));
   const devices: Record<EngineId, number> = {};
-  for (const { engine } of enrolled) devices[engineId(engine)] = (devices[engineId(engine)] ?? 0) + 1;
+  for (const group of enrolled) {
+    const id = engineId(group.engine);
+    devices[id] = (devices[id] ?? 0) + group.devices;
+  }
   const promised = await Promise.all(
     support
       .filter(({ ended }) => !ended)
@@ -91,7 +94,7 @@ export const fieldedEngines = async (ports: FleetPorts, family: Family): Promise
   };
   return {
     engines: all.filter((engine) => exclusionOf(engine) === undefined),
-    ...{ devices, fleetDevices: enrolled.length },
+    ...{ devices, fleetDevices: enrolled.reduce((sum, group) => sum + group.devices, 0) },
     excluded: all.flatMap((engine) => {
       const waiver = exclusionOf(engine);
       const id = engineId(engine);

@@ -5,7 +5,7 @@ import { SigrelError } from '../domain/errors.ts';
 import { type BucketOf, planStages, unitIdOf } from '../domain/exposure.ts';
 import type { RolloutPolicy } from '../domain/policy.ts';
 import type { DirectorStore, EvidenceReader, Inventory, TelemetryLog, Watches } from '../domain/ports.ts';
-import { engineId, segmentKey } from '../domain/release.ts';
+import { engineId, type SegmentKey, segmentKey } from '../domain/release.ts';
 import { assessStage, endOfWatch, frozenBy, isStale, type JudgeStatus, refuseGrant } from '../domain/stage-rule.ts';
 import { sumOf, total } from '../domain/timeline.ts';
 import type { Refusal, RolloutActivities } from './contract.ts';
@@ -27,16 +27,21 @@ export type RolloutPorts = {
 /** How often a watch looks: four times a tick, at most every second, so that heartbeats keep coming. */
 const lookEveryMs = (policy: RolloutPolicy): number => Math.min(1_000, Math.max(50, policy.tickMs / 4));
 
+/** How old the note of a watch may grow: it costs a question to Temporal, and counts four times as long. */
+const noteEveryMs = (policy: RolloutPolicy): number => (policy.freshTicks * policy.tickMs) / 4;
+
 export const createRolloutActivities = (ports: RolloutPorts): RolloutActivities => ({
   planRollout: async ({ releaseId, family, policy, engines }) => {
-    const devices: Record<string, string[]> = {};
-    for (const device of await ports.inventory.devices()) {
+    // A salt of its own for every release: the canaries of one release are not those of the next.
+    const salt = `${family}/${releaseId}`;
+    const buckets: Record<SegmentKey, number[]> = {};
+    for await (const device of ports.inventory.devices()) {
       if (!engines.includes(engineId(device.engine))) continue;
       const segment = segmentKey(engineId(device.engine), device.failMode);
-      devices[segment] ??= [];
-      devices[segment].push(unitIdOf(policy.unit, device));
+      buckets[segment] ??= [];
+      buckets[segment].push(ports.bucketOf(salt, unitIdOf(policy.unit, device)));
     }
-    if (Object.keys(devices).length === 0) {
+    if (Object.keys(buckets).length === 0) {
       throw new SigrelError(
         'SRP_RULE_NO_FLEET',
         `no device is enrolled for family ${family}: there is nobody to roll out to`,
@@ -45,9 +50,7 @@ export const createRolloutActivities = (ports: RolloutPorts): RolloutActivities 
     const { document } = await ports.director.read(family);
     const open = openRelease(document);
     if (open !== null && open !== releaseId) throw familyBusy(family, open);
-    // A salt of its own for every release: the canaries of one release are not those of the next.
-    const salt = `${family}/${releaseId}`;
-    return { salt, stages: planStages(policy.stages, devices, salt, ports.bucketOf) };
+    return { salt, stages: planStages(policy.stages, buckets) };
   },
 
   openStage: async (input) => {
@@ -116,6 +119,7 @@ export const createRolloutActivities = (ports: RolloutPorts): RolloutActivities 
   watchStage: async ({ releaseId, family, policy, stage, openedAt, promote, clearedCells, heldFor }) => {
     let status: JudgeStatus | null = null;
     let freeze: FamilyFreeze | null | 'unknown' = 'unknown';
+    let notedAt = Number.NEGATIVE_INFINITY;
     for (;;) {
       freeze = await ports.director.read(family).then(
         (read) => read.freeze,
@@ -125,7 +129,14 @@ export const createRolloutActivities = (ports: RolloutPorts): RolloutActivities 
       status = await ports.evidence.judgeStatus(releaseId).catch(() => status);
       const now = ports.now();
       // Without this the lease runs out: who renews it must know that somebody would act on a verdict.
-      await ports.watches.note(releaseId, now).catch(() => {});
+      if (Math.abs(now - notedAt) >= noteEveryMs(policy)) {
+        await ports.watches.note(releaseId, now).then(
+          () => {
+            notedAt = now;
+          },
+          () => {},
+        );
+      }
       const assessment = assessStage({ policy, stage, openedAt, now, promote, clearedCells }, status);
       const outcome = endOfWatch(assessment, heldFor, isStale(policy, status, now), freeze);
       if (outcome !== null) return outcome;

@@ -20,28 +20,23 @@ export const unitIdOf = (
 export const isExposed = (bucket: number, threshold: number): boolean => bucket < threshold;
 
 /**
- * Thresholds of every stage for the enrolled devices of each segment, each named by its unit. A canary of n units lies between
+ * Thresholds of every stage for the enrolled devices of each segment, each given by the bucket of its unit. A canary of n units lies between
  * the n-th and the (n+1)-th smallest bucket (all, where there are fewer); later stages take the larger of the previous threshold and the
  * share, so that a cohort only grows and is the same after pause and resume.
  */
 export const planStages = (
   stages: readonly StagePolicy[],
-  unitsOfDevices: Readonly<Record<SegmentKey, readonly string[]>>,
-  salt: string,
-  bucketOf: BucketOf,
+  bucketsOfDevices: Readonly<Record<SegmentKey, readonly number[]>>,
 ): Stage[] => {
   const buckets = Object.fromEntries(
-    Object.entries(unitsOfDevices).map(([segment, ids]) => [
-      segment,
-      ids.map((id) => bucketOf(salt, id)).sort((a, b) => a - b),
-    ]),
+    Object.entries(bucketsOfDevices).map(([segment, unsorted]) => [segment, Float64Array.from(unsorted).sort()]),
   );
   let previous: Record<SegmentKey, number> = {};
   return stages.map((stage) => {
     const thresholds: Record<SegmentKey, number> = {};
     const devices: Record<SegmentKey, number> = {};
     for (const segment of Object.keys(buckets).sort()) {
-      const sorted = buckets[segment] ?? [];
+      const sorted = buckets[segment] ?? new Float64Array();
       const threshold = Math.max(previous[segment] ?? 0, stageThreshold(stage, sorted));
       thresholds[segment] = threshold;
       devices[segment] = sorted.filter((bucket) => isExposed(bucket, threshold)).length;
@@ -83,7 +78,7 @@ export const enginesBehind = (
       .map(([segment]) => engineOf(segment)),
   );
 
-const stageThreshold = (stage: StagePolicy, sorted: readonly number[]): number => {
+const stageThreshold = (stage: StagePolicy, sorted: Float64Array): number => {
   if (stage.kind === 'all') return bucketSpace;
   if (stage.kind === 'share') return Math.floor(stage.size * bucketSpace);
   const last = [...new Set(sorted)][stage.size - 1];

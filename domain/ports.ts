@@ -83,9 +83,14 @@ export type EnrolledDevice = {
   readonly contentVersion: number;
 };
 
+/** Devices of which engine, fail mode and content are the same. */
+export type FleetGroup = Pick<EnrolledDevice, 'engine' | 'failMode' | 'contentVersion'> & { readonly devices: number };
+
 /** Devices as they reported themselves, projected from their polls. */
 export type Inventory = {
-  devices(): Promise<readonly EnrolledDevice[]>;
+  groups(): Promise<readonly FleetGroup[]>;
+  /** In order of their ids, each once. Read in pages: a large fleet at once would keep the process from everything else. */
+  devices(): AsyncIterable<EnrolledDevice>;
 };
 
 /** One run of one engine over rules and inputs (packet captures or files); a new process each time. `no-result` is a failure, never a pass. */

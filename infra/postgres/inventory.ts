@@ -1,14 +1,12 @@
 /** The fleet as its devices described themselves in their polls: table `devices`. */
-import type { EnrolledDevice, Inventory } from '../../domain/ports.ts';
+import type { EnrolledDevice, FleetGroup, Inventory } from '../../domain/ports.ts';
 import type { FailMode } from '../../domain/release.ts';
 import type { Pool, Queryable } from './pool.ts';
 
 /** What a poll says of its device, and its append time: unlike offsets it orders polls of different partitions. */
 export type DeviceRow = EnrolledDevice & { readonly describedAt: number };
 
-type Stored = {
-  readonly device_id: string;
-  readonly site: string | null;
+type Kind = {
   readonly engine_name: string;
   readonly engine_version: string;
   readonly engine_package_version: string;
@@ -16,6 +14,7 @@ type Stored = {
   readonly fail_mode: FailMode;
   readonly content_version: number;
 };
+type Stored = Kind & { readonly device_id: string; readonly site: string | null };
 
 /** A fleet that is heard for the first time comes at once: as one statement it would stop the event loop while it is written. */
 const rowsPerStatement = 5_000;
@@ -63,28 +62,48 @@ const saveRows = async (db: Queryable, devices: readonly DeviceRow[]): Promise<v
   );
 };
 
+const rowsPerPage = 1_000;
+
+// What a revoked device says it is must not hold up a release: an engine that it made up is an untested cell.
+const notRevoked = `not exists
+  (select 1 from device_revocations r where r.device_id = devices.device_id and r.restored_at is null)`;
+
 export const createInventory = (pool: Pool): Inventory => ({
-  devices: async () => {
-    const { rows } = await pool.query<Stored>(
-      // What a revoked device says it is must not hold up a release: an engine that it made up is an untested cell.
-      `select device_id, site, engine_name, engine_version, engine_package_version, engine_digest, fail_mode, content_version
-       from devices where not exists
-         (select 1 from device_revocations r where r.device_id = devices.device_id and r.restored_at is null)
-       order by device_id`,
+  groups: async () => {
+    const { rows } = await pool.query<Kind & { readonly devices: number }>(
+      `select engine_name, engine_version, engine_package_version, engine_digest, fail_mode, content_version,
+         count(*)::integer as devices
+       from devices where ${notRevoked}
+       group by 1, 2, 3, 4, 5, 6 order by 1, 2, 3, 4, 5, 6`,
     );
-    return rows.map((row) => ({
-      deviceId: row.device_id,
-      ...(row.site !== null && { site: row.site }),
-      engine: {
-        name: row.engine_name,
-        version: row.engine_version,
-        packageVersion: row.engine_package_version,
-        digest: row.engine_digest,
-      },
-      failMode: row.fail_mode,
-      contentVersion: row.content_version,
-    }));
+    return rows.map((row): FleetGroup => ({ ...kindOf(row), devices: row.devices }));
   },
+  devices: async function* () {
+    for (let after = ''; ; ) {
+      const { rows } = await pool.query<Stored>(
+        `select device_id, site, engine_name, engine_version, engine_package_version, engine_digest, fail_mode, content_version
+         from devices where device_id > $1 and ${notRevoked} order by device_id limit ${rowsPerPage}`,
+        [after],
+      );
+      for (const row of rows) {
+        yield { deviceId: row.device_id, ...(row.site !== null && { site: row.site }), ...kindOf(row) };
+      }
+      const last = rows.at(-1);
+      if (last === undefined || rows.length < rowsPerPage) return;
+      after = last.device_id;
+    }
+  },
+});
+
+const kindOf = (row: Kind): Pick<EnrolledDevice, 'engine' | 'failMode' | 'contentVersion'> => ({
+  engine: {
+    name: row.engine_name,
+    version: row.engine_version,
+    packageVersion: row.engine_package_version,
+    digest: row.engine_digest,
+  },
+  failMode: row.fail_mode,
+  contentVersion: row.content_version,
 });
 
 /** Whether it has polled or was imported. */

@@ -84,7 +84,7 @@ export const initialiseFamily = async (
   const { family } = readBundle(request.bundle);
   readPolicy(family);
   const promised = await Promise.all(family.support.map(({ engine }) => ports.catalogue.find(engine)));
-  const enrolled = (await ports.inventory.devices()).map(({ engine }) => engine);
+  const enrolled = (await ports.inventory.groups()).map(({ engine }) => engine);
   const engines = enginesOf([
     ...promised.filter((engine) => engine !== null),
     ...enrolled.filter(({ name }) => family.language.engines.includes(name)),
@@ -129,8 +129,8 @@ export const startRelease = async (
   await ports.director.read(family.name);
   const releaseId = request.releaseId ?? `${family.name}-${timeId(ports.now())}`;
   await refuseSecond(ports, family.name, releaseId);
-  const devices = await ports.inventory.devices();
-  if (!devices.some(({ engine }) => family.language.engines.includes(engine.name))) {
+  const groups = await ports.inventory.groups();
+  if (!groups.some(({ engine }) => family.language.engines.includes(engine.name))) {
     throw new SigrelError(
       'SRP_RULE_NO_FLEET',
       'no device of this kind is enrolled, so there is nobody to release to; nothing was started. Wait until "sigrel fleet status" shows the fleet, or simulate one: sigrel fleet simulate --detach',

@@ -251,17 +251,17 @@ export const startApi = async (options: {
   );
 
   server.get('/v1/fleet', async (): Promise<FleetAnswer> => {
-    const devices = await ports.inventory.devices();
+    const groups = await ports.inventory.groups();
     const segments = new Map<string, FleetAnswer['segments'][number] & { contentVersions: Record<string, number> }>();
-    for (const { engine, failMode, contentVersion } of devices) {
+    for (const { engine, failMode, contentVersion, devices } of groups) {
       const id = engineId(engine);
       const segment = segmentKey(id, failMode);
       const known = segments.get(segment) ?? { segment, engine: id, failMode, devices: 0, contentVersions: {} };
-      known.contentVersions[contentVersion] = (known.contentVersions[contentVersion] ?? 0) + 1;
-      segments.set(segment, { ...known, devices: known.devices + 1 });
+      known.contentVersions[contentVersion] = (known.contentVersions[contentVersion] ?? 0) + devices;
+      segments.set(segment, { ...known, devices: known.devices + devices });
     }
     return {
-      devices: devices.length,
+      devices: groups.reduce((sum, { devices }) => sum + devices, 0),
       segments: [...segments.values()].sort((a, b) => (a.segment < b.segment ? -1 : 1)),
     };
   });

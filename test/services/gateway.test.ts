@@ -28,6 +28,7 @@ import { acknowledgementsContract } from '../support/acknowledgements-contract.t
 import { runCli } from '../support/cli.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 import { engineA, gatewayPorts, newFleet, pollBody } from '../support/devices.ts';
+import { allOf, inventoryContract } from '../support/inventory-contract.ts';
 import { readTopic } from '../support/kafka-log.ts';
 import { patient } from '../support/patience.ts';
 import { sitesContract } from '../support/sites-contract.ts';
@@ -78,6 +79,17 @@ describe('acknowledgements in PostgreSQL', () => {
   });
 });
 
+describe('a fleet in PostgreSQL', () => {
+  inventoryContract(async (fleet) => {
+    await database.pool.query('truncate devices');
+    await saveDevices(
+      database.pool,
+      fleet.map((device) => ({ ...device, describedAt: 1 })),
+    );
+    return createInventory(database.pool);
+  });
+});
+
 describe('sites of devices in PostgreSQL', () => {
   sitesContract(async () => {
     await database.pool.query('truncate device_sites');
@@ -113,7 +125,7 @@ test('the site of a device stays across restarts, and is that of the imported in
   await expect.poll(() => say(first, 'bare', 'lyon'), patient).toBe('accepted');
   expect(await say(second, 'bare', 'rome')).toBe('rejected');
   await saveDevices(database.pool, [{ ...row, deviceId: 'bare', site: 'lyon', describedAt: 1_000 }]);
-  const inventory = await createInventory(database.pool).devices();
+  const inventory = await allOf(createInventory(database.pool).devices());
   expect(inventory.find(({ deviceId }) => deviceId === 'bare')).toMatchObject({ site: 'lyon' });
   await database.pool.query('delete from devices');
   await database.pool.query('truncate device_revocations');
@@ -214,7 +226,7 @@ test('a revoked device is refused by a running gateway, and heard again when res
   // What it says it is, is no part of the field either: an engine that it made up would hold up every release.
   const row = { deviceId: 'fw-1', engine: engineA, failMode: 'fail-open', contentVersion: 1, describedAt: 1 } as const;
   await saveDevices(database.pool, [row, { ...row, deviceId: 'fw-9' }]);
-  const inventory = async () => (await createInventory(database.pool).devices()).map(({ deviceId }) => deviceId);
+  const inventory = async () => (await allOf(createInventory(database.pool).devices())).map(({ deviceId }) => deviceId);
   expect(await inventory()).toEqual(['fw-1', 'fw-9']);
   const again = { by: 'cy', reason: 'again' };
   expect(await changeRevocation(database.pool, 'revoke', 'fw-1', again)).toMatchObject({ known: true });

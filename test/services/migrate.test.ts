@@ -40,6 +40,7 @@ import { moveWatermark, readWatermark } from '../../infra/postgres/watermarks.ts
 import { createEmptyDatabase, type TestDatabase } from '../support/database.ts';
 import { engineA } from '../support/devices.ts';
 import { streamOf } from '../support/event-log-contract.ts';
+import { allOf } from '../support/inventory-contract.ts';
 import { patient } from '../support/patience.ts';
 import { crashStory, foldLog } from '../support/telemetry-log.ts';
 
@@ -155,13 +156,13 @@ const statements: Readonly<Record<string, () => Promise<void>>> = {
       ...{ deviceId, engine: engineA, failMode: 'fail-open', contentVersion, describedAt },
     });
     const inventory = createInventory(pool);
-    const versions = async () => (await inventory.devices()).map((one) => [one.deviceId, one.contentVersion]);
+    const versions = async () => (await allOf(inventory.devices())).map((one) => [one.deviceId, one.contentVersion]);
     await saveDevices(pool, []);
     await saveDevices(pool, [row('b', 1, 7), row('a', 1, 5)]);
     const { describedAt: _describedAt, ...device } = row('a', 1, 5);
-    expect((await inventory.devices())[0]).toEqual(device);
+    expect((await allOf(inventory.devices()))[0]).toEqual(device);
     await saveDevices(pool, [{ ...row('c', 1, 5), site: 'pair' }]);
-    expect((await inventory.devices())[2]).toEqual({ ...device, deviceId: 'c', site: 'pair' });
+    expect((await allOf(inventory.devices()))[2]).toEqual({ ...device, deviceId: 'c', site: 'pair' });
     await pool.query(`delete from devices where device_id = 'c'`);
     expect([await isEnrolled(pool, 'a'), await isEnrolled(pool, 'c')]).toEqual([true, false]);
     // A process that lost the partition writes late: what a later poll said stays.

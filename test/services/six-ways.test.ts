@@ -11,6 +11,7 @@
  * The log takes nothing any more (Kafka is dead for whoever records), except where telemetry has to come through it. Before
  * each stop a device takes the release, so that it could; afterwards none does, although gateway and repository are well.
  */
+
 import { randomUUID } from 'node:crypto';
 import { Context } from '@temporalio/activity';
 import { Client, Connection } from '@temporalio/client';
@@ -28,6 +29,7 @@ import { createKafka, silent } from '../../infra/kafka/client.ts';
 import { createTelemetryLog } from '../../infra/kafka/telemetry-log.ts';
 import { createTopics } from '../../infra/kafka/topics.ts';
 import { createMemoryFamilyLog } from '../../infra/memory/family-log.ts';
+import { createMemoryInventory } from '../../infra/memory/inventory.ts';
 import { createMemoryTelemetryLog } from '../../infra/memory/telemetry-log.ts';
 import { createEvidenceReader } from '../../infra/postgres/evidence.ts';
 import { startAggregator } from '../../services/aggregator.ts';
@@ -72,9 +74,12 @@ const policy = policyOf();
 const plan = (releaseId: string, stages = policy.stages) =>
   planStages(
     stages,
-    Object.fromEntries(failModes.map((mode) => [segmentOf(mode), fleet.filter((id) => failModeOf(id) === mode)])),
-    releaseId,
-    bucketOf,
+    Object.fromEntries(
+      failModes.map((mode) => [
+        segmentOf(mode),
+        fleet.filter((id) => failModeOf(id) === mode).map((id) => bucketOf(releaseId, id)),
+      ]),
+    ),
   );
 const canariesOf = (releaseId: string) => {
   const thresholds = plan(releaseId)[0]?.thresholds ?? {};
@@ -97,7 +102,7 @@ const openWorld = async (family: string, telemetry?: Parameters<typeof openStore
 const rolloutOn = (world: StoreWorld, telemetry: TelemetryLog, evidence: EvidenceReader, inActivity: boolean) =>
   createRolloutActivities({
     ...{ director: world.director, telemetry, evidence, bucketOf, now: Date.now },
-    inventory: { devices: async () => [] },
+    inventory: createMemoryInventory([]),
     watches: { note: gone, lastSeen: gone },
     heartbeat: (details) => (inActivity ? Context.current().heartbeat(details) : undefined),
     cancelled: () => (inActivity ? Context.current().cancellationSignal : new AbortController().signal),

@@ -39,7 +39,7 @@ export type SampleKind = 'completed' | 'blocked' | 'halted' | 'halted-by-person'
 /** A whole stream, numbered from 1, one second between events. */
 export const sampleStream = (kind: SampleKind, policy: RolloutPolicy): NumberedEvent[] => {
   const by = { triggeredBy: 'workflow', by: 'release' } as const;
-  const stages = planStages(policy.stages, { [segment]: ['a', 'b', 'c'] }, 'salt', (_salt, id) => id.charCodeAt(0));
+  const stages = planStages(policy.stages, { [segment]: [97, 98, 99] });
   const head: ReleaseEvent[] = [
     {
       type: 'ReleaseTriggered',

@@ -1,4 +1,5 @@
 /** A build gives the same bytes, whoever builds and in whatever order a folder is read; and only for whom it should. */
+
 import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
@@ -8,6 +9,7 @@ import type { EngineRun, EnrolledDevice } from '../../domain/ports.ts';
 import { type EngineBuild, engineId, type Waiver } from '../../domain/release.ts';
 import { decodeBundle, encodeBundle } from '../../infra/content/bundle.ts';
 import { loadFamily, parseFamily } from '../../infra/content/load-family.ts';
+import { createMemoryInventory } from '../../infra/memory/inventory.ts';
 
 const examples = join(import.meta.dirname, '..', '..', 'examples');
 const engine = (name: string, version: string): EngineBuild => ({
@@ -61,7 +63,7 @@ const worker = (options: {
   const ports = {
     blobs: { put, get: async (digest: string) => blobs.get(digest) ?? new Uint8Array() },
     openBundle: (bytes: Uint8Array) => parseFamily(decodeBundle(bytes)),
-    inventory: { devices: async () => options.devices },
+    inventory: createMemoryInventory(options.devices),
     catalogue: {
       find: async (name: string) => [six, seven].find((one) => `${one.name}@${one.version}` === name) ?? null,
     },

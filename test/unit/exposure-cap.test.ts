@@ -25,11 +25,11 @@ const stage = (kind: StagePolicy['kind'], size: number): StagePolicy => ({
 });
 const planOf = (count: number, stages: readonly StagePolicy[], salt: string) => {
   const all = Array.from({ length: count }, (_, n) => n);
-  const bySegment = failModes.map((mode): [SegmentKey, string[]] => {
+  const bySegment = failModes.map((mode): [SegmentKey, number[]] => {
     const segment = segmentKey(engine, mode);
-    return [segment, all.filter((n) => segmentOf(n) === segment).map(idOf)];
+    return [segment, all.filter((n) => segmentOf(n) === segment).map((n) => bucketOf(salt, idOf(n)))];
   });
-  return planStages(stages, Object.fromEntries(bySegment), salt, bucketOf);
+  return planStages(stages, Object.fromEntries(bySegment));
 };
 const content = (contentVersion: number): Content => ({
   ...{ contentVersion, releaseId: `r${contentVersion}` },

@@ -1,4 +1,5 @@
 /** Activities that change exposure, on a real store: what comes late, twice or in the wrong order cannot raise it. */
+
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -12,6 +13,7 @@ import type { DirectorStore } from '../../domain/ports.ts';
 import { type Content, engineId } from '../../domain/release.ts';
 import type { JudgeStatus } from '../../domain/stage-rule.ts';
 import type { ControlRecord } from '../../domain/telemetry.ts';
+import { createMemoryInventory } from '../../infra/memory/inventory.ts';
 import { createFileBlobs } from '../../infra/store/blobs.ts';
 import { createDirectorStore } from '../../infra/tuf/director-store.ts';
 import { judgeStatus, sampleVerdict } from '../support/streams.ts';
@@ -63,7 +65,7 @@ const halt = () => createHaltActivities({ director, evidence, now: workerNow });
 const rollout = () =>
   createRolloutActivities({
     director,
-    inventory: { devices: async () => [] },
+    inventory: createMemoryInventory([]),
     evidence,
     watches: { note: async () => {}, lastSeen: async () => null },
     telemetry: {

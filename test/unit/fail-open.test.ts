@@ -1,4 +1,5 @@
 /** Holes through which other systems let a bad rollout pass (prior art): none of them is one here. */
+
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, test } from 'vitest';
 import { createRolloutActivities } from '../../activities/rollout.ts';
@@ -7,6 +8,7 @@ import type { DirectorStore, EvidenceReader } from '../../domain/ports.ts';
 import type { SegmentCounts } from '../../domain/release.ts';
 import { assessStage, type JudgeStatus, refuseRenewal, type StageQuestion } from '../../domain/stage-rule.ts';
 import { parsePolicy } from '../../events/policy-schema.ts';
+import { createMemoryInventory } from '../../infra/memory/inventory.ts';
 import { judgeStatus, sampleVerdict } from '../support/streams.ts';
 
 const now = 10_000_000;
@@ -93,7 +95,7 @@ const watch = (evidence: EvidenceReader, changes: { held?: boolean; cancelled?: 
       heartbeat: () => {},
       telemetry: { append: async () => {}, control: async () => {} },
     },
-    inventory: { devices: async () => [] },
+    inventory: createMemoryInventory([]),
     watches: { note: async () => {}, lastSeen: async () => null },
     director: { read: async () => ({ freeze: null }) } as unknown as DirectorStore,
     now: () => now + looks * policy.tickMs,

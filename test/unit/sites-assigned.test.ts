@@ -1,4 +1,5 @@
 /** A release by sites, from the policy file and the inventory to what a device decides and says. */
+
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -13,6 +14,7 @@ import { parsePolicy } from '../../events/policy-schema.ts';
 import { policySchema } from '../../events/schemas.ts';
 import { bucketOf } from '../../infra/cohort.ts';
 import { checkReport } from '../../infra/device-auth.ts';
+import { createMemoryInventory } from '../../infra/memory/inventory.ts';
 import { createFileBlobs } from '../../infra/store/blobs.ts';
 import { createDirectorStore } from '../../infra/tuf/director-store.ts';
 import { signedReportSchema } from '../../services/report-schema.ts';
@@ -52,7 +54,7 @@ test('a stage is planned and granted by sites, and both devices of a site want i
   const controls: ControlRecord[] = [];
   const rollout = createRolloutActivities({
     ...{ director, bucketOf, now: Date.now, heartbeat: () => {}, cancelled: () => new AbortController().signal },
-    inventory: { devices: async () => devices },
+    inventory: createMemoryInventory(devices),
     evidence: { judgeStatus: async () => null },
     watches: { note: async () => {}, lastSeen: async () => null },
     telemetry: { append: async () => {}, control: async (record) => void controls.push(record) },

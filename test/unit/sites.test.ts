@@ -303,9 +303,7 @@ describe('assignment', () => {
       { name: 'canary', kind: 'canary', size: 8, minMs: 1, minDevices: 1 },
       { name: 'half', kind: 'share', size: 0.5, minMs: 1, minDevices: 1 },
     ],
-    { [segment]: devices.map((device) => unitIdOf('site', device)) },
-    'salt',
-    hashed,
+    { [segment]: devices.map((device) => hashed('salt', unitIdOf('site', device))) },
   );
 
   test('a canary of eight is eight sites with all their devices', () => {
