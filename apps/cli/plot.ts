@@ -58,7 +58,7 @@ export const plotLines = (plot: Plot, width = 100, rows = 14): readonly string[]
 const escapeXml = (text: string): string =>
   text.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('>', '&gt;').replaceAll('"', '&quot;');
 
-const size = { width: 960, height: 420, left: 70, right: 20, top: 40, bottom: 60 };
+const size = { width: 960, height: 440, left: 70, right: 20, top: 56, bottom: 64 };
 
 export const plotSvg = (plot: Plot): string => {
   const { ticks, thresholds, stages, hold, halt } = plot;
@@ -77,25 +77,27 @@ export const plotSvg = (plot: Plot): string => {
   const curve = (key: 'A' | 'B', colour: string) =>
     `<polyline fill="none"${key === 'B' ? ' stroke-dasharray="8 4"' : ''} stroke="${colour}" stroke-width="2" points="${ticks.map((tick, n) => `${x(n)},${y(tick[key])}`).join(' ')}"/>`;
   const opened = ticks.flatMap(({ stage }, n) => (n === 0 || stage !== ticks[n - 1]?.stage ? [{ stage, n }] : []));
-  const decision = (found: { readonly tick: number } | null, name: string, colour: string) => {
+  // Both often come within a few ticks, at the end of the chart: a row for each, written towards its middle.
+  const decision = (found: { readonly tick: number } | null, name: string, row: number, colour: string) => {
     const n = ticks.findIndex(({ tick }) => tick === found?.tick);
     if (n < 0) return '';
-    return `${down(n, `stroke="${colour}" stroke-width="2"`)}${text(x(n), size.top - 6, `${name}, tick ${found?.tick}`, `text-anchor="middle" fill="${colour}"`)}`;
+    const anchor = n > last / 2 ? 'end' : 'start';
+    return `${down(n, `stroke="${colour}" stroke-width="2"`)}${text(x(n), size.top - row, `${name}, tick ${found?.tick}`, `text-anchor="${anchor}" fill="${colour}"`)}`;
   };
   return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${size.width} ${size.height}" font-family="system-ui,sans-serif" font-size="12">
 <title>${escapeXml(plot.title)}</title>
 <rect width="${size.width}" height="${size.height}" fill="#fff"/>
 ${text(String(size.left), 18, plot.title, 'font-size="14"')}
 ${powers.map((power) => `${across(10 ** power, 'stroke="#eee"')}${text(String(size.left - 8), y(10 ** power), power === scale.high ? scale.top : `1e${power}`, 'text-anchor="end" dominant-baseline="middle" fill="#666"')}`).join('\n')}
-${opened.map(({ stage, n }) => `${down(n, 'stroke="#bbb" stroke-dasharray="2 3"')}${text(x(n), size.height - size.bottom + 30, stages[stage] ?? String(stage), 'fill="#666"')}`).join('\n')}
+${opened.map(({ stage, n }, count) => `${down(n, 'stroke="#bbb" stroke-dasharray="2 3"')}${text(x(n), size.height - size.bottom + (count % 2 === 0 ? 16 : 30), stages[stage] ?? String(stage), 'fill="#666"')}`).join('\n')}
 ${across(thresholds.A, 'stroke="#b3261e" stroke-dasharray="6 4"')}
 ${across(thresholds.B, 'stroke="#1f5fbf" stroke-dasharray="6 4"')}
 ${curve('A', '#b3261e')}
 ${curve('B', '#1f5fbf')}
-${hold?.tick === halt?.tick ? '' : decision(hold, 'HOLD', '#b26a00')}
-${decision(halt, hold?.tick === halt?.tick ? 'HOLD and HALT' : 'HALT', '#b3261e')}
+${hold?.tick === halt?.tick ? '' : decision(hold, 'HOLD', 20, '#b26a00')}
+${decision(halt, hold?.tick === halt?.tick ? 'HOLD and HALT' : 'HALT', 6, '#b3261e')}
 ${text(String(size.left), size.height - 8, `key A (HALT from ${thresholds.A}, HOLD from ${thresholds.hold})`, 'fill="#b3261e"')}
-${text(String(size.left + 260), size.height - 8, `key B (HALT from ${thresholds.B})`, 'fill="#1f5fbf"')}
+${text(String(size.left + 300), size.height - 8, `key B (HALT from ${thresholds.B})`, 'fill="#1f5fbf"')}
 ${text(String(size.width - size.right), size.height - 8, `ticks 0 to ${ticks.at(-1)?.tick ?? 0}; stages below the axis`, 'text-anchor="end" fill="#666"')}
 </svg>
 `;
