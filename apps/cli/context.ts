@@ -10,7 +10,7 @@ import { createProducer } from '../../infra/kafka/produce.ts';
 import { readServers } from '../../infra/servers/local.ts';
 import { readServices } from '../../infra/servers/services-record.ts';
 import type { Problem } from '../../services/api/contract.ts';
-import { note } from './output.ts';
+import { noteWords } from './output.ts';
 
 export const checkout = join(import.meta.dirname, '..', '..');
 
@@ -89,7 +89,7 @@ export const readStream = async (config: Config, releaseId: string): Promise<Str
   const kafka = createKafka({ brokers: brokersOf(config), clientId: 'sigrel-cli', log: silent });
   const producer = createProducer(kafka);
   const { topicPrefix } = config.kafka;
-  const slow = setTimeout(() => note(`reading from Kafka at ${brokersOf(config).join(', ')} ...`), 2_000);
+  const slow = setTimeout(() => noteWords(`reading from Kafka at ${brokersOf(config).join(', ')} ...`), 2_000);
   const records = await createKafkaEventLog({ kafka, producer, topicPrefix })
     .read(releaseId)
     .finally(() => clearTimeout(slow));

@@ -12,6 +12,9 @@ export const out = (text: string): void => {
 export const note = (text: string): void => {
   process.stderr.write(`${text}\n`);
 };
+/** Words as lines of at most 100 columns. */
+export const outWords = (words: string): void => out(wrap(words, ''));
+export const noteWords = (words: string): void => note(wrap(words, ''));
 export const outJson = (value: unknown): void => out(JSON.stringify(value, null, 2));
 
 /** Colours take no room: widths are those of what is seen. */

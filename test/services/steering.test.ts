@@ -135,6 +135,9 @@ describe('looking', () => {
     ]) {
       const people = await sigrel(...args);
       expect([args, people.code, people.err.includes('SRP_')]).toEqual([args, 0, false]);
+      // A postmortem is Markdown, whose paragraphs and tables are lines.
+      const long = people.out.split('\n').filter((line) => line.length > 100 && args[0] !== 'postmortem');
+      expect(long).toEqual([]);
       const programs = await sigrel(...args, '--json');
       expect(() => JSON.parse(programs.out)).not.toThrow();
     }

@@ -18,7 +18,7 @@ import type { Simulator } from '../../simulator/simulator.ts';
 import { bundleFolder } from '../content.ts';
 import { checkout, openApi, openConfig, readStream } from '../context.ts';
 import type { Global } from '../global.ts';
-import { note, out, paint, table, wrap } from '../output.ts';
+import { note, noteWords, out, paint, table, wrap } from '../output.ts';
 import { paintPhase, redCells } from '../view.ts';
 import { createLiveView, watchRelease } from '../watch.ts';
 import { simulateApart, simulateFleet } from './fleet.ts';
@@ -225,7 +225,7 @@ const chooseSetting = async (asked: string | undefined): Promise<Setting> => {
   const debian = asked !== undefined || (await haveDebian());
   const family = asked ?? (debian ? 'ips' : 'yara');
   if (!debian) {
-    note(
+    noteWords(
       'Debian’s archive cannot be reached from here, or this is no Linux on x64: the demo is told with the family yara and YARA-X from npm',
     );
   }

@@ -9,7 +9,7 @@ import type { RevocationAnswer, RevocationsAnswer } from '../../../services/api/
 import { keysDirOf } from '../../../services/names.ts';
 import { brokersOf } from '../context.ts';
 import type { Global } from '../global.ts';
-import { out, outJson, table, visibleText, wrap } from '../output.ts';
+import { out, outJson, outWords, table, visibleText, wrap } from '../output.ts';
 import { defaultBy } from './release.ts';
 
 type Said = { readonly by: string; readonly reason: string; readonly json?: boolean };
@@ -29,7 +29,7 @@ export const addDeviceCommands = (program: Command, global: Global): void => {
         const path = `/devices/${encodeURIComponent(id)}/${kind}`;
         const answer = await global.api().post<RevocationAnswer>(path, said);
         if (json) return outJson(answer);
-        out(
+        outWords(
           kind === 'revoke'
             ? `${id} is revoked: its reports are refused, and it is offered no rolling content, from the next second on`
             : `${id} is heard again from the next second on`,
@@ -84,7 +84,7 @@ export const addDeviceCommands = (program: Command, global: Global): void => {
       const ring = await rotateKey(keysDirOf(global.config().stateDir), days * 24 * 3_600_000, Date.now());
       showKeys(ring, options.json);
       if (!options.json)
-        out(
+        outWords(
           `give every device its key of epoch ${newestKey(ring).epoch}; a running gateway takes it from the next second on`,
         );
     });
@@ -106,7 +106,7 @@ export const addDeviceCommands = (program: Command, global: Global): void => {
       if (options.json) return outJson({ total, letters });
       if (letters.length === 0) return out('nothing was refused');
       for (const { at, reason, received } of letters) {
-        out(`${at.slice(0, 19).replace('T', ' ')}  ${visibleText(reason)}`);
+        outWords(`${at.slice(0, 19).replace('T', ' ')} ${visibleText(reason)}`);
         if (received !== '') out(wrap(visibleText(received).slice(0, 400), '  '));
       }
       out(`${letters.length} of ${plural(total, 'dead letter')}`);

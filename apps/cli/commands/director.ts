@@ -10,7 +10,7 @@ import type { DirectorStore } from '../../../domain/ports.ts';
 import { createFileBlobs } from '../../../infra/store/blobs.ts';
 import { createDirectorStore } from '../../../infra/tuf/director-store.ts';
 import type { Global } from '../global.ts';
-import { note, out, outJson, table } from '../output.ts';
+import { noteWords, out, outJson, outWords, table } from '../output.ts';
 import { defaultBy } from './freeze.ts';
 
 type Place = { readonly store?: string; readonly keys?: string; readonly json?: boolean };
@@ -51,7 +51,7 @@ export const addDirectorCommands = (program: Command, global: Global): void => {
         throw error;
       });
       if (options.json) return outJson({ family, freeze, directorVersion: document.directorVersion, publishedAt });
-      out(`frozen until "sigrel director thaw ${family}": nobody newly takes anything of ${family}`);
+      outWords(`frozen until "sigrel director thaw ${family}": nobody newly takes anything of ${family}`);
     });
 
   place(director.command('thaw'))
@@ -60,7 +60,7 @@ export const addDirectorCommands = (program: Command, global: Global): void => {
     .action(async (family: string, options: Place) => {
       const { thawed, freeze, document } = await open(options).thaw(family, null);
       if (options.json) return outJson({ family, thawed, freeze, directorVersion: document.directorVersion });
-      out(thawed ? `thawed; it was frozen by ${freeze?.by}: ${freeze?.reason}` : `family ${family} is not frozen`);
+      outWords(thawed ? `thawed; it was frozen by ${freeze?.by}: ${freeze?.reason}` : `family ${family} is not frozen`);
     });
 
   place(director.command('show'))
@@ -100,5 +100,5 @@ const sayMarker = async (store: DirectorStore, family: string, freezeId: string)
   const read = await store.read(family).catch(() => null);
   if (read?.freeze?.freezeId !== freezeId || read.document.freezeId === freezeId) return;
   const [, end] = expiryOf(read.expiresAt, Date.now());
-  note(`the marker stands: nothing renews the lease (its end: ${end}); the document could not be changed:`);
+  noteWords(`the marker stands: nothing renews the lease (its end: ${end}); the document could not be changed:`);
 };

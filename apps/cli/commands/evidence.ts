@@ -8,7 +8,7 @@ import { metrics } from '../../../domain/policy.ts';
 import { plural } from '../../../domain/timeline.ts';
 import type { EvidenceAnswer } from '../../../services/api/contract.ts';
 import type { Global } from '../global.ts';
-import { note, out, outJson, paint, table, wrap } from '../output.ts';
+import { note, out, outJson, outWords, paint, table, wrap } from '../output.ts';
 import { plotLines, plotSvg } from '../plot.ts';
 
 type Options = { readonly segment?: string; readonly metric?: string; readonly svg?: string; readonly json?: boolean };
@@ -81,15 +81,15 @@ const say = (answer: EvidenceAnswer, evidence: Explanation, of: string): void =>
     return;
   }
   const stage = stages[last.stage] ?? String(last.stage);
-  out(`${plural(ticks.length, 'tick')}, now in stage ${stage}; a hold needs ${thresholds.hold} on key A, a halt`);
-  out(`${thresholds.A} on key A and ${thresholds.B} on key B of one cell\n`);
-  for (const line of plotLines({ ...evidence, stages, title: '' })) out(line);
-  out(
-    paint(
-      'dim',
-      `         A, B: largest of each key over ${of === '' ? 'all cells' : `the cells of ${of}`} (* both); ┊ a stage opens; h HOLD, H HALT\n`,
-    ),
+  const halts = `${thresholds.A} on key A and ${thresholds.B} on key B of one cell`;
+  outWords(
+    `${plural(ticks.length, 'tick')}, now in stage ${stage}; a hold needs ${thresholds.hold} on key A, a halt ${halts}`,
   );
+  out('');
+  for (const line of plotLines({ ...evidence, stages, title: '' })) out(line);
+  const plotted = of === '' ? 'all cells' : `the cells of ${of}`;
+  const legend = `A, B: largest of each key over ${plotted} (* both); ┊ a stage opens; h HOLD, H HALT`;
+  out(`${wrap(paint('dim', legend), ' '.repeat(9))}\n`);
   const columns = ['with it', 'without', 'key A', 'key B', 'latched', 'excludes', 'cell'].map((name, n) => ({
     name,
     right: n < 4,

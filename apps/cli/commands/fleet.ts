@@ -17,7 +17,7 @@ import { readTrustedRoot, type Simulator, startSimulator } from '../../simulator
 import { checkout, openApi } from '../context.ts';
 import { readDeviceList } from '../device-list.ts';
 import type { Global } from '../global.ts';
-import { bar, note, out, outJson, paint, table, wrap } from '../output.ts';
+import { bar, note, noteWords, out, outJson, paint, table, wrap } from '../output.ts';
 
 /** Its name among the processes of a state folder, so that `down` ends it too. */
 export const simulatorName = 'simulator';
@@ -179,7 +179,7 @@ export const addFleetCommands = (program: Command, global: Global): void => {
         return out('the fleet is enrolled; "sigrel fleet status" shows it, "sigrel down" ends it');
       }
       const simulator = await simulateFleet(config, { file, family, heartbeatMs, progress: stderrProgress() });
-      note(
+      noteWords(
         `${simulator.devices.length} devices are enrolled and poll every ${heartbeatMs / 1_000} s; Ctrl-C stops them`,
       );
       await recordServices(config.stateDir, { [simulatorName]: {} });

@@ -5,7 +5,7 @@ import { SigrelError } from '../../../domain/errors.ts';
 import { duration } from '../../../domain/timeline.ts';
 import type { AlarmsAnswer, FreezeAnswer, ThawAnswer } from '../../../services/api/contract.ts';
 import type { Global } from '../global.ts';
-import { note, out, outJson, paint, table } from '../output.ts';
+import { noteWords, out, outJson, outWords, paint, table } from '../output.ts';
 
 export const defaultBy = (): string => process.env.SIGREL_USER ?? userInfo().username;
 
@@ -40,13 +40,13 @@ export const addFreezeCommands = (program: Command, global: Global): void => {
       const ask = async () => global.api().post<FreezeAnswer>(pathOf(family, 'freeze'), { ...asked, until });
       const answer = await ask().catch((error: unknown) => {
         if (error instanceof SigrelError && error.code.startsWith('SRP_DEP_')) {
-          note(`to stop ${family} without any service: sigrel director freeze ${family} --reason …`);
+          noteWords(`to stop ${family} without any service: sigrel director freeze ${family} --reason …`);
         }
         throw error;
       });
       if (json) return outJson(answer);
       const end = answer.freeze.until === null ? `until "sigrel thaw ${family}"` : `until ${answer.freeze.until}`;
-      out(`frozen ${end}: nobody newly takes anything of ${family} (director version ${answer.directorVersion})`);
+      outWords(`frozen ${end}: nobody newly takes anything of ${family} (director version ${answer.directorVersion})`);
     });
   program
     .command('thaw')
@@ -61,9 +61,9 @@ export const addFreezeCommands = (program: Command, global: Global): void => {
       const { freeze, thawed } = answer;
       if (!thawed && freeze !== null) global.exitWith(3);
       if (json) return outJson(answer);
-      if (thawed) out(`thawed: what rolls out of ${family} goes on when its lease is renewed`);
-      else if (freeze === null) out(`${family} was not frozen any more: somebody had lifted it by hand`);
-      else out(`still frozen by ${freeze.by}: ${freeze.reason}`);
+      if (thawed) outWords(`thawed: what rolls out of ${family} goes on when its lease is renewed`);
+      else if (freeze === null) outWords(`${family} was not frozen any more: somebody had lifted it by hand`);
+      else outWords(`still frozen by ${freeze.by}: ${freeze.reason}`);
     });
   program
     .command('alarms')

@@ -8,7 +8,7 @@ import { describeEvent, duration, plural } from '../../../domain/timeline.ts';
 import type { StoredEvent } from '../../../events/catalogue.ts';
 import { readEvents, readStream } from '../context.ts';
 import type { Global } from '../global.ts';
-import { note, out, outJson, paint, table } from '../output.ts';
+import { noteWords, out, outJson, outWords, paint, table, wrap } from '../output.ts';
 import { renderRelease } from '../view.ts';
 
 export const addHistoryCommands = (program: Command, global: Global): void => {
@@ -38,17 +38,13 @@ export const addHistoryCommands = (program: Command, global: Global): void => {
       } else {
         const repeats = duplicates === 0 ? 'no repeats' : `${plural(duplicates, 'equal repeat')} left out`;
         const verdict = ok ? paint('green', 'whole') : paint('red', 'not whole');
-        out(
+        outWords(
           `${id}: ${verdict}. ${plural(records, 'record')}, ${plural(events.length, 'event')} in an unbroken chain, ${repeats}`,
         );
-        if (head) out(`last event #${head.seq} ${head.type}, hash ${head.hash}`);
+        if (head) outWords(`last event #${head.seq} ${head.type}, hash ${head.hash}`);
         for (const { kind, seq, partition, offset, words } of findings) {
-          out(
-            paint(
-              'red',
-              `  ${kind}${seq === null ? '' : ` at #${seq}`} (partition ${partition}, offset ${offset}): ${words}`,
-            ),
-          );
+          const place = `${seq === null ? '' : ` at #${seq}`} (partition ${partition}, offset ${offset})`;
+          out(wrap(paint('red', `${kind}${place}: ${words}`), '  '));
         }
       }
       if (!ok) global.exitWith(1);
@@ -74,7 +70,7 @@ export const addHistoryCommands = (program: Command, global: Global): void => {
         throw new SigrelError('SRP_INPUT_AT', `release ${id} begins at ${first?.occurredAt}, after ${options.at}`);
       }
       if (options.json) return outJson(state);
-      note(`after event #${last.seq} of ${events.length}: ${last.type} at ${last.occurredAt}`);
+      noteWords(`after event #${last.seq} of ${events.length}: ${last.type} at ${last.occurredAt}`);
       out(renderRelease(state));
     });
 

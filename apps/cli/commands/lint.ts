@@ -20,7 +20,7 @@ import { cacheRoot } from '../../../infra/servers/cache.ts';
 import { stderrProgress, step } from '../../../infra/servers/progress.ts';
 import type { Global } from '../global.ts';
 import { renderHeatMap } from '../heat-map.ts';
-import { note, out, outJson, paint, table, wrap } from '../output.ts';
+import { note, out, outJson, outWords, paint, table, wrap } from '../output.ts';
 
 type LintOptions = {
   readonly engine?: string[];
@@ -138,14 +138,16 @@ const checkEngines = (packs: readonly Pack[], { language }: Family): void => {
 
 const sayGaps = (gaps: readonly Gap[]): void => {
   for (const { engine, rules } of gaps) {
-    out(`\n${paint('yellow', `${engine} goes without ${plural(rules.length, 'rule')}`)}`);
+    out('');
+    outWords(paint('yellow', `${engine} goes without ${plural(rules.length, 'rule')}`));
     for (const { id, words } of rules) out(wrap(`${id}: ${words}`, '  '));
   }
 };
 
 const sayDivergences = (divergences: readonly Divergence[]): void => {
   for (const { rule, input, alerting, silent } of divergences) {
-    out(`\n${paint('red', 'silent divergence')} of rule ${rule} on ${input}, declared in no differences.yaml`);
+    out('');
+    outWords(`${paint('red', 'silent divergence')} of rule ${rule} on ${input}, declared in no differences.yaml`);
     out(wrap(`alerts: ${alerting.join(', ')}`, '  '));
     out(wrap(`silent: ${silent.join(', ')}`, '  '));
   }
@@ -201,7 +203,8 @@ const sayRules = (family: Family, rows: readonly RuleRow[], anyRed: boolean): vo
   if (along.length > 0) out(`${plural(along.length, 'other rule')} were refused along with their file`);
   for (const row of wrong) {
     const rule = family.rules.find((one) => one.ruleId === row.ruleId);
-    out(`\n${paint('red', `${rule?.file}:${rule?.line}`)} rule ${row.ruleId} "${rule?.message ?? ''}"`);
+    out('');
+    outWords(`${paint('red', `${rule?.file}:${rule?.line}`)} rule ${row.ruleId} "${rule?.message ?? ''}"`);
     const said = new Map<string, string[]>();
     for (const [cellId, { verdict, words }] of Object.entries(row.cells)) {
       if (!isSaid(verdict)) continue;

@@ -15,7 +15,7 @@ import { duration, plural } from '../../../domain/timeline.ts';
 import type { ReleaseAnswer, WaiverAnswer, WaiversAnswer } from '../../../services/api/contract.ts';
 import type { Global } from '../global.ts';
 import { renderHeatMap } from '../heat-map.ts';
-import { note, out, outJson, paint, table, wrap } from '../output.ts';
+import { note, out, outJson, outWords, paint, table, wrap } from '../output.ts';
 import { redCells } from '../view.ts';
 
 export const addMatrixCommands = (program: Command, global: Global): void => {
@@ -64,22 +64,26 @@ export const addMatrixCommands = (program: Command, global: Global): void => {
         for (const gate of result.gates.filter((one) => one.verdict !== 'pass')) sayGate(gate);
       }
       for (const { rule, input, alerting, silent } of state.matrix.divergences) {
-        out(`\n${paint('red', 'silent divergence')} of rule ${rule} on ${input}`);
+        out('');
+        outWords(`${paint('red', 'silent divergence')} of rule ${rule} on ${input}`);
         out(wrap(`alerts: ${alerting.join(', ')}`, '  '));
         out(wrap(`silent: ${silent.join(', ')}`, '  '));
       }
       for (const gap of state.gaps) {
         const head = `${gap.engine} goes without ${plural(gap.rules.length, 'rule')} (${plural(gap.devices, 'device')})`;
-        out(`\n${paint('yellow', head)}`);
+        out('');
+        outWords(paint('yellow', head));
         for (const { rule, words } of gap.rules) out(wrap(`${rule}: ${words}`, '  '));
       }
       for (const { waiver, engine, devices } of state.excluded) {
         const by = `${waiver.by.join(' and ')} until ${waiver.expiresAt.slice(0, 10)}: ${waiver.reason}`;
-        out(wrap(`\n${paint('yellow', `${engine} is excluded`)} (${plural(devices, 'device')}) by ${by}`, ''));
+        out('');
+        outWords(`${paint('yellow', `${engine} is excluded`)} (${plural(devices, 'device')}) by ${by}`);
       }
       for (const waiver of state.matrix.overridden) {
         const by = `${waiver.by.join(' and ')} until ${waiver.expiresAt.slice(0, 10)}: ${waiver.reason}`;
-        out(wrap(`\n${paint('yellow', `${waiver.target} is overridden`)} by ${by}`, ''));
+        out('');
+        outWords(`${paint('yellow', `${waiver.target} is overridden`)} by ${by}`);
         sayFailures(waiver);
       }
     });
@@ -117,8 +121,8 @@ const addWaivers = (matrix: Command, global: Global): void => {
     const until = waiver.expiresAt.slice(0, 10);
     const by = waiver.by.join(' and ');
     if (json) outJson({ waiver, inForce });
-    else if (inForce) out(`in force until ${until}, by ${by}: ${waiver.target}`);
-    else out(`proposed by ${by}; a second person puts it in force with the same command`);
+    else if (inForce) outWords(`in force until ${until}, by ${by}: ${waiver.target}`);
+    else outWords(`proposed by ${by}; a second person puts it in force with the same command`);
     if (!json) sayFailures(waiver);
   };
   decision(
@@ -130,7 +134,7 @@ const addWaivers = (matrix: Command, global: Global): void => {
   )
     .addHelpText(
       'after',
-      '\nExample:\n  $ sigrel matrix exclude ips suricata-5.0.2-1f2e3d4c --by ann --reason "no pack, 3 lab devices" --until 2027-01-31',
+      '\nExample:\n  $ sigrel matrix exclude ips suricata-5.0.2-1f2e3d4c \\\n      --by ann --reason "no pack, 3 lab devices" --until 2027-01-31',
     )
     .action(async (family: string, engine: string, { json, ...asked }: WaiverOptions) => {
       const path = `/families/${encodeURIComponent(family)}/exclusions`;
@@ -145,7 +149,7 @@ const addWaivers = (matrix: Command, global: Global): void => {
   )
     .addHelpText(
       'after',
-      '\nExample:\n  $ sigrel matrix override ips-20261124-101500 suricata-6.0.1-1f2e3d4c/ids --by ann --reason "known, harmless" --until 2027-01-31',
+      '\nExample:\n  $ sigrel matrix override ips-20261124-101500 suricata-6.0.1-1f2e3d4c/ids \\\n      --by ann --reason "known, harmless" --until 2027-01-31',
     )
     .action(async (release: string, cell: string, { json, ...asked }: WaiverOptions) => {
       const path = `/releases/${encodeURIComponent(release)}/overrides`;

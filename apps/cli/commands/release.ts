@@ -14,7 +14,7 @@ import type {
 } from '../../../services/api/contract.ts';
 import { bundleFolder } from '../content.ts';
 import type { Global } from '../global.ts';
-import { note, out, outJson, paint, table } from '../output.ts';
+import { note, out, outJson, outWords, paint, table } from '../output.ts';
 import { exitCodeOf, paintPhase, renderRelease, statusLine } from '../view.ts';
 import { createLiveView, watchRelease } from '../watch.ts';
 
@@ -40,7 +40,7 @@ export const addReleaseCommands = (program: Command, global: Global): void => {
       const bundle = await bundleFolder(folder, undefined);
       const answer = await global.api().post<FamilyAnswer>('/families', { bundle });
       if (options.json) return outJson(answer);
-      out(`family ${answer.family} is there, content ${answer.contentVersion} for ${answer.engines.join(', ')}`);
+      outWords(`family ${answer.family} is there, content ${answer.contentVersion} for ${answer.engines.join(', ')}`);
     });
   family
     .command('list')
@@ -85,9 +85,8 @@ const addStart = (release: Command, global: Global): void => {
       const started = await global.api().post<ReleaseStarted>('/releases', request);
       if (!options.watch) {
         if (options.json) return outJson(started);
-        out(
-          `release ${started.releaseId} of ${started.family} is started; follow it with: sigrel release get -w ${started.releaseId}`,
-        );
+        outWords(`release ${started.releaseId} of ${started.family} is started; follow it with:`);
+        out(`  sigrel release get -w ${started.releaseId}`);
         return;
       }
       await follow(global, started.releaseId, { ...options, justStarted: true });
@@ -174,13 +173,13 @@ const addReading = (release: Command, global: Global): void => {
   release
     .command('status')
     .argument('<id>', 'the release')
-    .description('one line and an exit code: 0 under way or completed, 3 blocked, halted, failed or cancelled')
+    .description('in short, with an exit code: 0 under way or completed, 3 blocked, halted, failed or cancelled')
     .option('--json', 'for programs')
     .addHelpText('after', '\nExample:\n  $ sigrel release status ips-20261124-101500 || echo look at it')
     .action(async (id: string, options: { json?: boolean }) => {
       const { release: state, judge } = await global.api().get<ReleaseAnswer>(`/releases/${encodeURIComponent(id)}`);
       if (options.json) outJson({ releaseId: id, phase: state.phase, seq: state.seq, end: state.end });
-      else out(statusLine(state, judge));
+      else outWords(statusLine(state, judge));
       global.exitWith(exitCodeOf(state));
     });
 };
@@ -213,7 +212,7 @@ const steered: Readonly<Record<keyof typeof steering, string>> = {
 const addSteering = (release: Command, global: Global): void => {
   const told = (answer: CommandAnswer, done: string, json: boolean | undefined): void => {
     if (json) outJson(answer);
-    else out(`done: ${done}; release ${answer.releaseId} is at event ${answer.seq}`);
+    else outWords(`done: ${done}; release ${answer.releaseId} is at event ${answer.seq}`);
   };
   release
     .command('approve')

@@ -13,7 +13,7 @@ import type { AlarmsAnswer } from '../../../services/api/contract.ts';
 import { serviceNames } from '../../../services/names.ts';
 import { checkout } from '../context.ts';
 import type { Global } from '../global.ts';
-import { note, out, outJson, paint, table } from '../output.ts';
+import { note, noteWords, out, outJson, outWords, paint, table } from '../output.ts';
 import { renderAlarms } from './freeze.ts';
 
 /** What runs for a state folder; processes that have ended are left out. */
@@ -87,13 +87,13 @@ export const addServerCommands = (program: Command, global: Global): void => {
       const config = global.config();
       const before = readRunning(config);
       if (allRun(before)) {
-        out(`everything runs already for ${config.stateDir}; "sigrel down" stops it`);
+        outWords(`everything runs already for ${config.stateDir}; "sigrel down" stops it`);
         out(table(columns, rows(before)));
         return;
       }
       const started = await bringUp(config, stderrProgress());
       out(table(columns, rows(readRunning(config))));
-      if (options.detach) return note(`started ${started.join(', ')}; "sigrel down" stops it`);
+      if (options.detach) return noteWords(`started ${started.join(', ')}; "sigrel down" stops it`);
       note('Ctrl-C stops it');
       await untilStopped(config);
       note('stopping ...');
@@ -107,7 +107,7 @@ export const addServerCommands = (program: Command, global: Global): void => {
     .action(async () => {
       const config = global.config();
       const stopped = await step(stderrProgress(), 'stopping', () => bringDown(config));
-      out(stopped.length === 0 ? `nothing runs for ${config.stateDir}` : `stopped ${stopped.join(', ')}`);
+      outWords(stopped.length === 0 ? `nothing runs for ${config.stateDir}` : `stopped ${stopped.join(', ')}`);
     });
 
   program
