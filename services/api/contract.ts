@@ -11,10 +11,17 @@ import type { Hold, JudgeStatus } from '../../domain/stage-rule.ts';
 
 export const releaseIdSchema = z
   .string()
-  .regex(/^[a-z0-9][a-z0-9._-]{2,79}$/, 'expected 3 to 80 of a-z 0-9 . _ - with a letter or digit first');
+  .regex(
+    /^[a-z0-9][a-z0-9._-]{2,79}$/,
+    'expected 3 to 80 of a-z 0-9 . _ - with a letter or digit first, e.g. ips-20261124-101500',
+  );
 /** What JSON can carry: half a surrogate pair could not be hashed. */
 const text = z.string().transform((value) => value.toWellFormed());
-const person = text.pipe(z.string().trim().min(1).max(100));
+const lengthOf = (least: number, most: number, expected: string) =>
+  text.pipe(z.string().trim().min(least, expected).max(most, expected));
+export const personSchema = lengthOf(1, 100, 'expected a name of 1 to 100 characters, e.g. ann');
+export const reasonSchema = lengthOf(1, 500, 'expected the reason in 1 to 500 characters, e.g. "customers call"');
+export const noteSchema = text.pipe(z.string().max(500, 'expected at most 500 characters'));
 const bundle = z.base64();
 
 /** POST /families: creates the family with this content as its baseline, content version 1. */
@@ -27,33 +34,41 @@ export const releaseRequest = z.strictObject({
   /** Must be the family that the content says it is of. */
   family: z.string().min(1).max(80).optional(),
   bundle,
-  requestedBy: person,
-  note: text.pipe(z.string().max(500)).default(''),
+  requestedBy: personSchema,
+  note: noteSchema.default(''),
 });
 export type ReleaseRequest = z.input<typeof releaseRequest>;
 export type ReleaseStarted = { readonly releaseId: string; readonly family: string; readonly workflowId: string };
+
+const wholeNumber = (least: number, most: number) => {
+  const expected = `expected a whole number from ${least} to ${most}`;
+  return z.coerce.number(expected).int(expected).min(least, expected).max(most, expected);
+};
 
 /** GET /releases?family=&phase=&limit= */
 export const releaseQuery = z.strictObject({
   family: z.string().optional(),
   phase: z.string().optional(),
-  limit: z.coerce.number().int().min(1).max(1_000).default(50),
+  limit: wholeNumber(1, 1_000).default(50),
 });
 
 /** POST /releases/:id/approve and POST /releases/:id/{pause,resume,promote,halt,cancel} */
-export const approveRequest = z.strictObject({ by: person, note: text.pipe(z.string().max(500)).default('') });
-export const commandRequest = z.strictObject({ by: person, reason: text.pipe(z.string().trim().min(1).max(500)) });
+export const approveRequest = z.strictObject({ by: personSchema, note: noteSchema.default('') });
+export const commandRequest = z.strictObject({ by: personSchema, reason: reasonSchema });
 export const commandKinds = ['approve', 'pause', 'resume', 'promote', 'halt', 'cancel'] as const;
 export type CommandAnswer = { readonly releaseId: string; readonly phase: string; readonly seq: number };
 
-const until = z.union([z.iso.date(), z.iso.datetime()]);
+export const endSchema = z.union(
+  [z.iso.date(), z.iso.datetime()],
+  'expected a day or a moment in UTC, e.g. 2027-01-31 or 2027-01-31T12:00:00Z',
+);
 
 /** POST /families/:family/exclusions and POST /releases/:id/overrides: the second person's request puts it in force. */
 export const excludeRequest = z.strictObject({
   engine: text.pipe(z.string().min(1).max(200)),
-  by: person,
-  reason: text.pipe(z.string().trim().min(1).max(500)),
-  until,
+  by: personSchema,
+  reason: reasonSchema,
+  until: endSchema,
 });
 export const overrideRequest = excludeRequest.omit({ engine: true }).extend({
   cell: text.pipe(z.string().min(1).max(200)),
@@ -64,7 +79,9 @@ export type WaiverAnswer = { readonly waiver: Waiver; readonly inForce: boolean 
 export type WaiversAnswer = { readonly waivers: readonly (Waiver & { readonly inForce: boolean })[] };
 
 /** POST /families/:family/freeze: answers when it is in force. `until`: ISO 8601, in the future. */
-export const freezeRequest = commandRequest.extend({ until: z.iso.datetime().nullable().default(null) });
+export const freezeRequest = commandRequest.extend({
+  until: z.iso.datetime('expected a moment in UTC, e.g. 2027-01-31T12:00:00Z').nullable().default(null),
+});
 export type FreezeAnswer = {
   readonly family: string;
   readonly freeze: FamilyFreeze;
@@ -104,8 +121,8 @@ export type ReleaseAnswer = {
 };
 /** GET /releases/:id/evidence?from=&limit= : what the judge recorded, tick by tick. Who asks folds it. */
 export const evidenceQuery = z.strictObject({
-  from: z.coerce.number().int().min(0).default(0),
-  limit: z.coerce.number().int().min(1).max(1_000).default(1_000),
+  from: wholeNumber(0, Number.MAX_SAFE_INTEGER).default(0),
+  limit: wholeNumber(1, 1_000).default(1_000),
 });
 export type EvidenceAnswer = {
   readonly releaseId: string;

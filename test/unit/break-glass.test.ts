@@ -62,8 +62,8 @@ test('freezes, shows and thaws with nothing but the keys and the store', async (
 
 test('says what is missing, and without the keys the marker alone stops every renewal', async () => {
   expect(await run('freeze', '--reason', ' ')).toMatchObject({
-    code: 1,
-    err: expect.stringContaining('SRP_INPUT_REASON'),
+    code: 2,
+    err: expect.stringMatching(/'--reason <text>'.*expected the reason/),
   });
   const other = await runCli(['director', 'freeze', 'av', '--store', store, '--keys', keys, '--reason', 'r'], nowhere);
   expect(other).toMatchObject({ code: 1, err: expect.stringContaining('SRP_MISSING_FAMILY') });

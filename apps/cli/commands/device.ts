@@ -9,8 +9,8 @@ import type { RevocationAnswer, RevocationsAnswer } from '../../../services/api/
 import { keysDirOf } from '../../../services/names.ts';
 import { brokersOf } from '../context.ts';
 import type { Global } from '../global.ts';
+import { defaultBy, parseCount, parsePerson, parseReason } from '../options.ts';
 import { out, outJson, outWords, table, visibleText, wrap } from '../output.ts';
-import { defaultBy } from './release.ts';
 
 type Said = { readonly by: string; readonly reason: string; readonly json?: boolean };
 
@@ -21,8 +21,8 @@ export const addDeviceCommands = (program: Command, global: Global): void => {
       .command(kind)
       .argument('<id>', 'the device')
       .description(description)
-      .requiredOption('--reason <text>', 'why')
-      .option('--by <person>', 'who decides', defaultBy())
+      .requiredOption('--reason <text>', 'why', parseReason)
+      .option('--by <person>', 'who decides', parsePerson, defaultBy())
       .option('--json', 'for programs')
       .addHelpText('after', `\nExample:\n  $ sigrel device ${kind} fw-0017 --reason "${example}" --by ann`)
       .action(async (id: string, { json, ...said }: Said) => {
@@ -92,14 +92,10 @@ export const addDeviceCommands = (program: Command, global: Global): void => {
   program
     .command('dead-letters')
     .description('reports that the gateway refused, with the reason, read from Kafka; newest last')
-    .option('--limit <n>', 'the last so many', '20')
+    .option('--limit <n>', 'the last so many', parseCount(100_000), 20)
     .option('--json', 'for programs')
     .addHelpText('after', '\nExample:\n  $ sigrel dead-letters --limit 100')
-    .action(async (options: { limit: string; json?: boolean }) => {
-      const limit = Number(options.limit);
-      if (!(Number.isInteger(limit) && limit >= 1 && limit <= 100_000)) {
-        throw new SigrelError('SRP_INPUT_LIMIT', `--limit ${options.limit}: expected a whole number from 1 to 100000`);
-      }
+    .action(async ({ limit, ...options }: { limit: number; json?: boolean }) => {
       const config = global.config();
       const kafka = createKafka({ brokers: brokersOf(config), clientId: 'sigrel-cli', log: silent });
       const { letters, total } = await readDeadLetters(kafka, config.kafka.topicPrefix, limit);

@@ -5,13 +5,12 @@
 import { randomUUID } from 'node:crypto';
 import { join, resolve } from 'node:path';
 import type { Command } from 'commander';
-import { SigrelError } from '../../../domain/errors.ts';
 import type { DirectorStore } from '../../../domain/ports.ts';
 import { createFileBlobs } from '../../../infra/store/blobs.ts';
 import { createDirectorStore } from '../../../infra/tuf/director-store.ts';
 import type { Global } from '../global.ts';
+import { defaultBy, parsePerson, parseReason } from '../options.ts';
 import { noteWords, out, outJson, outWords, table } from '../output.ts';
-import { defaultBy } from './freeze.ts';
 
 type Place = { readonly store?: string; readonly keys?: string; readonly json?: boolean };
 
@@ -34,15 +33,14 @@ export const addDirectorCommands = (program: Command, global: Global): void => {
 
   place(director.command('freeze'))
     .description('nobody newly takes anything of this family; takes the place of any other freeze')
-    .requiredOption('--reason <text>', 'why; it stands in the store')
-    .option('--by <name>', 'who does it', defaultBy())
+    .requiredOption('--reason <text>', 'why; it stands in the store', parseReason)
+    .option('--by <name>', 'who does it', parsePerson, defaultBy())
     .addHelpText(
       'after',
       '\nExample:\n  $ sigrel director freeze ips --store /srv/store --keys /media/keys --reason "halt!"',
     )
     .action(async (family: string, options: Place & { by: string; reason: string }) => {
       const { by, reason } = options;
-      if (reason.trim() === '') throw new SigrelError('SRP_INPUT_REASON', 'a freeze needs a reason');
       const store = open(options);
       const at = new Date().toISOString();
       const freeze = { freezeId: `break-glass/${randomUUID()}`, reason, by, at, until: null };

@@ -1,24 +1,11 @@
 /** `sigrel freeze`, `thaw`: a whole family, whatever of it rolls out. `sigrel alarms`: what somebody has to look at. */
-import { userInfo } from 'node:os';
-import { type Command, InvalidArgumentError } from 'commander';
+import type { Command } from 'commander';
 import { SigrelError } from '../../../domain/errors.ts';
 import { duration } from '../../../domain/timeline.ts';
 import type { AlarmsAnswer, FreezeAnswer, ThawAnswer } from '../../../services/api/contract.ts';
 import type { Global } from '../global.ts';
+import { defaultBy, parsePerson, parseReason, parseUntil } from '../options.ts';
 import { noteWords, out, outJson, outWords, paint, table } from '../output.ts';
-
-export const defaultBy = (): string => process.env.SIGREL_USER ?? userInfo().username;
-
-const units = { m: 60_000, h: 3_600_000, d: 86_400_000 } as const;
-
-/** `24h`, or a moment. ISO 8601 in UTC. */
-const parseEnd = (text: string): string => {
-  const length = /^(\d+)(m|h|d)$/.exec(text);
-  if (length) return new Date(Date.now() + Number(length[1]) * units[length[2] as keyof typeof units]).toISOString();
-  const moment = Date.parse(text);
-  if (Number.isNaN(moment)) throw new InvalidArgumentError('expected 30m, 24h, 7d, or a moment: 2027-01-31T08:00:00Z');
-  return new Date(moment).toISOString();
-};
 
 type Decision = { readonly by: string; readonly reason: string; readonly json?: boolean };
 
@@ -28,9 +15,9 @@ export const addFreezeCommands = (program: Command, global: Global): void => {
     .command('freeze')
     .argument('<family>', 'e.g. ips')
     .description('nobody newly takes anything of this family until it is thawed, whatever its releases do')
-    .requiredOption('--reason <text>', 'why; it stands in the log')
-    .option('--by <name>', 'who asks', defaultBy())
-    .option('--until <end>', 'thaw by itself after 30m, 24h, 7d, or at a moment', parseEnd)
+    .requiredOption('--reason <text>', 'why; it stands in the log', parseReason)
+    .option('--by <name>', 'who asks', parsePerson, defaultBy())
+    .option('--until <end>', 'thaw by itself after 30m, 24h, 7d, or at a moment', parseUntil)
     .option('--json', 'for programs')
     .addHelpText(
       'after',
@@ -52,8 +39,8 @@ export const addFreezeCommands = (program: Command, global: Global): void => {
     .command('thaw')
     .argument('<family>', 'e.g. ips')
     .description('lift the freeze; what rolls out goes on when its lease is renewed, on fresh evidence')
-    .requiredOption('--reason <text>', 'why; it stands in the log')
-    .option('--by <name>', 'who asks', defaultBy())
+    .requiredOption('--reason <text>', 'why; it stands in the log', parseReason)
+    .option('--by <name>', 'who asks', parsePerson, defaultBy())
     .option('--json', 'for programs')
     .addHelpText('after', '\nExample:\n  $ sigrel thaw ips --reason "it was something else"')
     .action(async (family: string, { json, ...asked }: Decision) => {

@@ -15,6 +15,7 @@ import { duration, plural } from '../../../domain/timeline.ts';
 import type { ReleaseAnswer, WaiverAnswer, WaiversAnswer } from '../../../services/api/contract.ts';
 import type { Global } from '../global.ts';
 import { renderHeatMap } from '../heat-map.ts';
+import { parseEnd, parsePerson, parseReason } from '../options.ts';
 import { note, out, outJson, outWords, paint, table, wrap } from '../output.ts';
 import { redCells } from '../view.ts';
 
@@ -113,9 +114,9 @@ const sayFailures = ({ failures = [] }: Pick<Waiver, 'failures'>): void => {
 const addWaivers = (matrix: Command, global: Global): void => {
   const decision = (command: Command) =>
     command
-      .requiredOption('--by <person>', 'who decides; a second, different person puts it in force')
-      .requiredOption('--reason <text>', 'why')
-      .requiredOption('--until <date>', 'its end, e.g. 2027-01-31; at most 90 days')
+      .requiredOption('--by <person>', 'who decides; a second, different person puts it in force', parsePerson)
+      .requiredOption('--reason <text>', 'why', parseReason)
+      .requiredOption('--until <date>', 'its end, e.g. 2027-01-31; at most 90 days', parseEnd)
       .option('--json', 'for programs');
   const told = ({ waiver, inForce }: WaiverAnswer, json: boolean | undefined): void => {
     const until = waiver.expiresAt.slice(0, 10);

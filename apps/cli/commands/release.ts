@@ -1,7 +1,5 @@
 /** `sigrel family`, `sigrel release`. */
-import { userInfo } from 'node:os';
-import { type Command, InvalidArgumentError } from 'commander';
-import { SigrelError } from '../../../domain/errors.ts';
+import type { Command } from 'commander';
 import type { ReleaseState } from '../../../domain/release-state.ts';
 import { duration, plural, total } from '../../../domain/timeline.ts';
 import type {
@@ -14,19 +12,18 @@ import type {
 } from '../../../services/api/contract.ts';
 import { bundleFolder } from '../content.ts';
 import type { Global } from '../global.ts';
+import {
+  defaultBy,
+  parseCount,
+  parseNote,
+  parsePerson,
+  parseReason,
+  parseReleaseId,
+  parseTimeout,
+} from '../options.ts';
 import { note, out, outJson, outWords, paint, table } from '../output.ts';
 import { exitCodeOf, paintPhase, renderRelease, statusLine } from '../view.ts';
 import { createLiveView, watchRelease } from '../watch.ts';
-
-/** Who decides, when it is not said. */
-export const defaultBy = (): string => process.env.SIGREL_USER ?? userInfo().username;
-
-const units = { s: 1_000, m: 60_000, h: 3_600_000 } as const;
-const parseTimeout = (text: string): number => {
-  const match = /^(\d+)(s|m|h)$/.exec(text);
-  if (!match) throw new InvalidArgumentError('expected a time like 90s, 10m or 2h');
-  return Number(match[1]) * units[match[2] as keyof typeof units];
-};
 
 export const addReleaseCommands = (program: Command, global: Global): void => {
   const family = program.command('family').description('families of content');
@@ -64,10 +61,10 @@ const addStart = (release: Command, global: Global): void => {
     .command('start')
     .argument('<folder>', 'the content to release')
     .description('start a release of this content')
-    .option('--id <id>', 'id of the release; a second start with the same id starts nothing')
+    .option('--id <id>', 'id of the release; a second start with the same id starts nothing', parseReleaseId)
     .option('--policy <file>', 'rollout policy to use instead of the content’s own policy.yaml')
-    .option('--note <text>', 'why, for people', '')
-    .option('--by <name>', 'who asks', defaultBy())
+    .option('--note <text>', 'why, for people', parseNote, '')
+    .option('--by <name>', 'who asks', parsePerson, defaultBy())
     .option('-w, --watch', 'follow it until it ends')
     .option('--timeout <time>', 'with --watch: give up waiting after this time', parseTimeout)
     .option('--json', 'for programs')
@@ -128,11 +125,11 @@ const addReading = (release: Command, global: Global): void => {
     .description('releases, newest first')
     .option('--family <name>', 'of this family only')
     .option('--phase <phases>', 'open, ended, or phases with commas, e.g. halted,blocked')
-    .option('--limit <n>', 'at most so many', '50')
+    .option('--limit <n>', 'at most so many', parseCount(1_000), 50)
     .option('--json', 'for programs')
     .addHelpText('after', '\nExample:\n  $ sigrel release list --phase halted,blocked')
-    .action(async (options: { family?: string; phase?: string; limit: string; json?: boolean }) => {
-      const query = new URLSearchParams({ limit: options.limit });
+    .action(async (options: { family?: string; phase?: string; limit: number; json?: boolean }) => {
+      const query = new URLSearchParams({ limit: String(options.limit) });
       if (options.family) query.set('family', options.family);
       if (options.phase) query.set('phase', options.phase);
       const { releases } = await global.api().get<ReleasesAnswer>(`/releases?${query}`);
@@ -218,8 +215,8 @@ const addSteering = (release: Command, global: Global): void => {
     .command('approve')
     .argument('<id>', 'the release')
     .description('approve a release that waits for it; the requester cannot')
-    .option('--by <name>', 'who approves', defaultBy())
-    .option('--note <text>', 'for people', '')
+    .option('--by <name>', 'who approves', parsePerson, defaultBy())
+    .option('--note <text>', 'for people', parseNote, '')
     .option('--json', 'for programs')
     .addHelpText(
       'after',
@@ -235,12 +232,11 @@ const addSteering = (release: Command, global: Global): void => {
       .command(kind)
       .argument('<id>', 'the release')
       .description(description)
-      .requiredOption('--reason <text>', 'why; it stands in the log')
-      .option('--by <name>', 'who asks', defaultBy())
+      .requiredOption('--reason <text>', 'why; it stands in the log', parseReason)
+      .option('--by <name>', 'who asks', parsePerson, defaultBy())
       .option('--json', 'for programs')
       .addHelpText('after', `\nExample:\n  $ sigrel release ${kind} ips-20261124-101500 --reason "customer reports"`)
       .action(async (id: string, options: { by: string; reason: string; json?: boolean }) => {
-        if (options.reason.trim() === '') throw new SigrelError('SRP_INPUT_REASON', `${kind} needs a reason`);
         const path = `/releases/${encodeURIComponent(id)}/${kind}`;
         const answer = await global.api().post<CommandAnswer>(path, { by: options.by, reason: options.reason });
         told(answer, steered[kind as keyof typeof steering], options.json);
