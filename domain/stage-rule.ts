@@ -5,6 +5,7 @@
 import type { DirectorDocument, FamilyFreeze, LeaseTerms } from './director.ts';
 import type { RolloutPolicy } from './policy.ts';
 import type { Counts, Finding, HeldFor, SegmentKey, StageEvidence, StageOutcome, Verdict } from './release.ts';
+import { duration } from './timeline.ts';
 
 /** The judge's summary after its last complete tick. */
 export type JudgeStatus = {
@@ -217,10 +218,7 @@ const unmet = (question: StageQuestion, status: JudgeStatus): Finding[] => {
   return found;
 };
 
-const finding = (code: string, what: string, observed: number, operator: string, limit: number): Finding => ({
-  code,
-  message: `${what}: ${observed}, needs ${operator} ${limit}`,
-  observed,
-  operator,
-  limit,
-});
+const finding = (code: string, what: string, observed: number, operator: string, limit: number): Finding => {
+  const say = (value: number) => (code.endsWith('-ms') ? duration(value) : String(value));
+  return { code, message: `${what}: ${say(observed)}, needs ${operator} ${say(limit)}`, observed, operator, limit };
+};

@@ -1,5 +1,6 @@
 /** What happened, one line per event, in words with numbers: for timelines, postmortems and views. */
 import type { NumberedEvent } from '../events/catalogue.ts';
+import type { FamilyFreeze } from './director.ts';
 import { assertNever } from './errors.ts';
 import type { CellResult, Counts, SegmentCounts, Verdict } from './release.ts';
 
@@ -41,6 +42,10 @@ export const describeVerdict = (verdict: Verdict): string => {
 /** A key that was turned stays turned: its statistic may have fallen below the threshold since. */
 const key = (statistic: number, threshold: number): string =>
   `${statistic.toPrecision(3)} ${statistic >= threshold ? '>=' : 'now, once >='} ${threshold.toPrecision(3)}`;
+
+/** Who froze a family, since when, until when, and why. */
+export const describeFreeze = ({ by, at, until, reason }: FamilyFreeze): string =>
+  `by ${by} since ${at}${until === null ? '' : ` until ${until}`}: ${reason}`;
 
 /** The first thing that an engine or a gate said about a cell that is not green. */
 export const firstFault = (result: CellResult): string => {

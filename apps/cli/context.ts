@@ -50,9 +50,10 @@ const notRunning = (config: Config): SigrelError =>
   );
 
 export const openApi = (config: Config): Api => {
-  const base = process.env.SIGREL_API_URL ?? readServices(config.stateDir).api?.url;
-  if (base === undefined) throw notRunning(config);
   const call = async <T>(method: string, path: string, body?: unknown): Promise<T> => {
+    // Looked up for each call: services that are started again listen elsewhere.
+    const base = process.env.SIGREL_API_URL ?? readServices(config.stateDir).api?.url;
+    if (base === undefined) throw notRunning(config);
     const response = await fetch(`${base}/v1${path}`, {
       method,
       ...(body === undefined ? {} : { headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) }),

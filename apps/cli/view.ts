@@ -1,8 +1,20 @@
 /** A release as people look at it: the same for `get`, `replay`, `-w` and the demo. */
+import type { FamilyFreeze } from '../../domain/director.ts';
+import { bakeLonger } from '../../domain/policy.ts';
 import type { CellResult, Counts, SegmentCounts } from '../../domain/release.ts';
 import { isTerminal, type Phase, type ReleaseState } from '../../domain/release-state.ts';
-import type { JudgeStatus } from '../../domain/stage-rule.ts';
-import { describeVerdict, duration, firstFault, oneLine, plural, sumOf, total } from '../../domain/timeline.ts';
+import { assessStage, type JudgeStatus } from '../../domain/stage-rule.ts';
+import {
+  describeFreeze,
+  describeVerdict,
+  duration,
+  firstFault,
+  oneLine,
+  plural,
+  sumOf,
+  total,
+} from '../../domain/timeline.ts';
+import type { ReleaseAnswer } from '../../services/api/contract.ts';
 import { bar, paint, table, wrap } from './output.ts';
 
 type Style = Parameters<typeof paint>[0];
@@ -19,6 +31,13 @@ const styles: Readonly<Partial<Record<Phase, Style>>> = {
 };
 
 export const paintPhase = (phase: Phase): string => paint(styles[phase] ?? 'cyan', phase);
+
+/** What is known of a release beside its events, and newer than they are. */
+export type Live = { readonly judge: JudgeStatus | null; readonly freeze: FamilyFreeze | null; readonly now: number };
+
+export const liveOf = ({ judge, director }: ReleaseAnswer): Live => ({
+  ...{ judge, freeze: director?.freeze ?? null, now: Date.now() },
+});
 
 /** 0: on its way or done; 3: it ended otherwise. */
 export const exitCodeOf = (state: ReleaseState): number => (isTerminal(state) && state.phase !== 'completed' ? 3 : 0);
@@ -56,8 +75,9 @@ export const redCells = (state: ReleaseState): readonly CellResult[] =>
     .filter((result) => result.verdict !== 'pass')
     .sort((a, b) => (a.cellId < b.cellId ? -1 : 1));
 
-/** Everything about a release, in at most 100 columns. */
-export const renderRelease = (state: ReleaseState, judge: JudgeStatus | null = null): string => {
+/** Everything about a release, in at most 100 columns. `live` null: it is one of the past. */
+export const renderRelease = (state: ReleaseState, live: Live | null = null): string => {
+  const judge = live?.judge ?? null;
   const took = duration(Date.parse(state.end?.at ?? state.changedAt) - Date.parse(state.startedAt));
   const facts: (readonly [string, string])[] = [
     ['family', state.family],
@@ -86,7 +106,9 @@ export const renderRelease = (state: ReleaseState, judge: JudgeStatus | null = n
     const { needed, by } = state.approvals;
     facts.push(['approvals', `${by.length} of ${needed}${by.length === 0 ? '' : `: ${oneLine(by.join(', '))}`}`]);
   }
-  if (state.hold) {
+  if (live?.freeze && !isTerminal(state)) facts.push(['frozen', paint('yellow', oneLine(describeFreeze(live.freeze)))]);
+  // A freeze that stands has just been said: what held the stage may have been one before it.
+  if (state.hold && !(live?.freeze && state.hold.reasonCode === 'frozen')) {
     facts.push(['held', paint('yellow', oneLine(state.hold.reason))]);
     if (state.hold.cells.length > 0) facts.push(['held by', oneLine(state.hold.cells.join(', '))]);
   }
@@ -120,10 +142,23 @@ export const renderRelease = (state: ReleaseState, judge: JudgeStatus | null = n
     lines.push('', wrap(oneLine(`${place}${finding.message}`), '  '));
   }
   if (state.rollout) lines.push('', renderStages(state), '', renderSegments(state, countsOf(state, judge)));
-  const waiting = isTerminal(state) ? [] : (state.evidence?.waitingFor ?? []);
-  if (waiting.length > 0)
-    lines.push('', ...waiting.map((finding) => wrap(oneLine(`waiting: ${finding.message}`), '  ')));
+  const waiting = live === null ? [] : waitingFor(state, live);
+  if (waiting.length > 0) lines.push('', ...waiting.map((words) => wrap(oneLine(`waiting: ${words}`), '  ')));
   return lines.join('\n');
+};
+
+/** What the open stage still waits for, by what the judge has seen so far; why a stage is stopped is said elsewhere. */
+const waitingFor = (state: ReleaseState, { judge, freeze, now }: Live): readonly string[] => {
+  const { phase, rollout } = state;
+  if (phase !== 'rolling' || freeze !== null || !rollout?.openedAt || rollout.passed > rollout.stage) return [];
+  const { stage, openedAt, clearedCells } = rollout;
+  const unmet = (promote: boolean) => {
+    const policy = bakeLonger(state.policy, state);
+    const question = { policy, stage, openedAt: Date.parse(openedAt), now, promote, clearedCells };
+    return assessStage(question, judge).evidence.waitingFor;
+  };
+  const always = unmet(true).map(({ code }) => code);
+  return unmet(false).map(({ code, message }) => `${message}${always.includes(code) ? '' : ' (unless promoted)'}`);
 };
 
 /** How near the judge is to a halt, which needs both keys: each statistic and the threshold it must reach. */

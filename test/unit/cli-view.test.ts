@@ -1,10 +1,11 @@
 import { stripVTControlCharacters as plain } from 'node:util';
 import { afterEach, describe, expect, test, vi } from 'vitest';
-import { exitCodeOf, renderRelease, statusLine } from '../../apps/cli/view.ts';
+import { exitCodeOf, type Live, renderRelease, statusLine } from '../../apps/cli/view.ts';
 import { createLiveView } from '../../apps/cli/watch.ts';
 import { defaultPolicy } from '../../domain/policy.ts';
 import type { Counts } from '../../domain/release.ts';
 import { foldEvents, type Phase, phases, type ReleaseState, terminalPhases } from '../../domain/release-state.ts';
+import { duration } from '../../domain/timeline.ts';
 import type { ReleaseEvent } from '../../events/catalogue.ts';
 import { judgeStatus, number, type SampleKind, sampleStream, sampleVerdict } from '../support/streams.ts';
 
@@ -62,10 +63,14 @@ const buildFailed = upTo(
   { type: 'ReleaseFailed', data: { ...by, reasonCode: 'build-failed' } },
 );
 
+const freeze = { freezeId: 'f', by: 'sam', at: '2026-11-24T10:00:00.000Z', until: null, reason: 'complaints' };
 const segment = 'suricata-7.0.10-00000000/fail-open';
 const late = 'suricata-8.0.7-11111111/fail-closed';
 const seen = (own: number): Counts[string] => ({
   ...{ enrolled: 100_000, offered: own, installed: own, healthy: own, harmed: own, recovered: own },
+});
+const live = (seen: Live['judge'], freeze: Live['freeze'] = null): Live => ({
+  ...{ judge: seen, freeze, now: seen?.lastWindowClosedAt ?? 0 },
 });
 const judge = judgeStatus({
   ...{ releaseId: 'r-1', lastTick: 12, statA: 98_765.4, statB: 0.01, leading: `silence-first/${segment}` },
@@ -123,7 +128,7 @@ describe('a release as people look at it', () => {
     for (const colours of ['0', '1']) {
       vi.stubEnv('NO_COLOR', undefined);
       vi.stubEnv('FORCE_COLOR', colours);
-      for (const seenBy of [null, judge]) {
+      for (const seenBy of [null, live(null), live(judge), live(judge, freeze)]) {
         const text = renderRelease(state, seenBy);
         expect(text.includes('\x1b[')).toBe(colours === '1');
         expect(plain(text)).toMatch(new RegExp(`^r-1\n(.*\n)* +phase +${state.phase}`));
@@ -136,7 +141,7 @@ describe('a release as people look at it', () => {
   test.each(all)('%s: fits 100 columns whatever people wrote', (_, state) => {
     vi.stubEnv('FORCE_COLOR', '0');
     for (const words of ['word '.repeat(100), 'w'.repeat(500), 'a\nb\r\n\t\x1b[2J\x07'.repeat(50)]) {
-      const text = renderRelease(wordy(state, words), judge);
+      const text = renderRelease(wordy(state, words), live(judge, { ...freeze, reason: words }));
       expect(widest(text).length, widest(text)).toBeLessThanOrEqual(100);
       expect(text.replaceAll('\n', '')).not.toMatch(/\p{Cc}/u);
     }
@@ -165,18 +170,68 @@ describe('a release as people look at it', () => {
   });
 
   test('the counts of the judge are shown while a stage is open, and not after the end', () => {
-    expect(plain(renderRelease(states.rolling, judge))).toContain('123456');
-    expect(plain(renderRelease(states.rolling, judge))).toContain(
+    expect(plain(renderRelease(states.rolling, live(judge)))).toContain('123456');
+    expect(plain(renderRelease(states.rolling, live(judge)))).toContain(
       'tick 12: keys 9.9e+4 of 100 and 1.0e-2 of 20, led by',
     );
-    expect(plain(renderRelease(states.completed, judge))).not.toContain('123456');
+    expect(plain(renderRelease(states.completed, live(judge)))).not.toContain('123456');
     expect(plain(statusLine(states.rolling, judge))).toContain('123456 offered, 123456 installed');
     expect(plain(statusLine(states.halted, judge))).toContain('3 harmed, 3 recovered · regression');
   });
 
+  describe('what the open stage waits for', () => {
+    const open = upTo('completed', 'StageOpened');
+    const from = Date.parse(open.rollout?.openedAt ?? '');
+    const seenSince = (more: Parameters<typeof judgeStatus>[0]) =>
+      judgeStatus({ releaseId: 'r-1', stage: 0, lastWindowClosedAt: from + 1_000, ...more });
+    const linesOf = (state: ReleaseState, known: Live | null): readonly string[] =>
+      (
+        plain(renderRelease(state, known))
+          .replaceAll(/\n +/g, ' ')
+          .match(/waiting: .*?(?= waiting:|\n|$)/g) ?? []
+      ).map((one) => one.trim());
+
+    test('is what the judge has seen, with units, and says what a person can shorten', () => {
+      const minMs = open.policy.stages[0]?.minMs ?? 0;
+      expect(linesOf(open, live(seenSince({})))).toEqual([
+        `waiting: minimum time of the stage: 1.0 s, needs >= ${duration(minMs)} (unless promoted)`,
+        expect.stringMatching(/^waiting: healthy devices: 0, needs >= \d+$/),
+      ]);
+      const stale = { ...live(null), now: from + 10_000_000 };
+      expect(linesOf(open, stale)).toEqual([
+        expect.stringMatching(/^waiting: no fresh evidence: 2\.8 h, needs <= \d.* s$/),
+      ]);
+    });
+
+    test('is said of no stage that is frozen, held or over: numbers of then are none of now', () => {
+      const stale: ReleaseState = {
+        ...open,
+        evidence: {
+          ...{ stage: 0, lastTick: 1, counts: {}, statA: 0, statB: 0, leading: '' },
+          waitingFor: [{ code: 'frozen', message: 'old' }],
+        },
+      };
+      const text = plain(renderRelease(stale, live(seenSince({}), freeze)));
+      expect(text).toContain('frozen     by sam since 2026-11-24T10:00:00.000Z: complaints');
+      expect(text).not.toContain('waiting:');
+      for (const state of [states.held, states.paused, states.halted, states.completed]) {
+        expect(linesOf({ ...state, evidence: stale.evidence }, live(seenSince({})))).toEqual([]);
+      }
+      expect(linesOf(stale, null)).toEqual([]);
+    });
+
+    test('a stage that is held for a freeze says whose freeze stands now', () => {
+      const reason = 'the family is frozen by nina since then: another one';
+      const heldFrozen = { ...states.held, hold: { reasonCode: 'frozen', reason, verdict: null, cells: [] } };
+      expect(plain(renderRelease(heldFrozen, live(judge, freeze)))).not.toContain('by nina');
+      expect(plain(renderRelease(heldFrozen, live(judge)))).toContain('by nina');
+      expect(plain(renderRelease(states.held, live(judge, freeze)))).toContain('held       a reason');
+    });
+  });
+
   test('a segment that came after the plan is shown', () => {
     const status = { ...judge, counts: { ...judge.counts, [late]: seen(1) } };
-    expect(plain(renderRelease(states.rolling, status))).toMatch(new RegExp(`${late} +0 +1 +1 +1 +1 +1`));
+    expect(plain(renderRelease(states.rolling, live(status)))).toMatch(new RegExp(`${late} +0 +1 +1 +1 +1 +1`));
   });
 });
 
@@ -190,21 +245,32 @@ describe('the view that draws over itself', () => {
 
   test('no line is broken by a narrow terminal, and it draws over as many lines as it drew', () => {
     const { written, stream } = terminal(60, 20);
-    const show = createLiveView(stream, '  ');
-    show(wordy(states.halted, 'word '.repeat(100)), null);
-    show(states.halted, null);
+    const { show, say } = createLiveView(stream, '  ');
+    show(wordy(states.halted, 'word '.repeat(100)), live(null));
+    show(states.halted, live(null));
     expect(widest(written[0] ?? '').length).toBeLessThanOrEqual(60);
     const lines = (written[0] ?? '').split('\n').length - 1;
     expect(lines).toBe(18);
     expect(written[1]?.startsWith(`\x1b[${lines}A\x1b[0J`)).toBe(true);
+    // What is said meanwhile stays where it is.
+    say('nobody answers');
+    show(states.halted, live(null));
+    expect(written[3]).not.toContain('\x1b[0J');
+  });
+
+  test('what is longer than a line goes on below it', () => {
+    const { written, stream } = terminal(0, 0, false);
+    createLiveView(stream, '  ').show(wordy(states.halted, 'word '.repeat(40)), live(null));
+    expect(widest(written[0] ?? '').length).toBeLessThanOrEqual(100);
+    expect(written[0]).toMatch(/\n {12}word/);
   });
 
   test('elsewhere there is one line per change', () => {
     const { written, stream } = terminal(0, 0, false);
-    const show = createLiveView(stream);
-    show(states.blocked, null);
-    show(states.blocked, null);
-    show(states.halted, null);
+    const { show } = createLiveView(stream);
+    show(states.blocked, live(null));
+    show(states.blocked, live(null));
+    show(states.halted, live(null));
     expect(written.map((text) => plain(text))).toEqual([
       '   6.0 s  blocked · 1 of 1 cells did not pass\n',
       expect.stringMatching(/s {2}halted · 3 offered, 3 installed.*\n$/),

@@ -172,8 +172,8 @@ const tell = async (config: Config, setting: Setting, story: Story): Promise<Tol
   const started = await api.post<ReleaseStarted>('/releases', {
     ...{ bundle, releaseId, requestedBy: 'demo', note: story.title.toLowerCase() },
   });
-  const show = createLiveView(process.stdout, '  ');
-  const options = { timeoutMs: storyTimeoutMs, justStarted: true, show };
+  const view = createLiveView(process.stdout, '  ');
+  const options = { timeoutMs: storyTimeoutMs, justStarted: true, ...view };
   const { ended } = await watchRelease(api, started.releaseId, options);
   // From here on only what the log says counts.
   const report = await readStream(config, releaseId);

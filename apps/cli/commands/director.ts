@@ -6,6 +6,7 @@ import { randomUUID } from 'node:crypto';
 import { join, resolve } from 'node:path';
 import type { Command } from 'commander';
 import type { DirectorStore } from '../../../domain/ports.ts';
+import { describeFreeze } from '../../../domain/timeline.ts';
 import { createFileBlobs } from '../../../infra/store/blobs.ts';
 import { createDirectorStore } from '../../../infra/tuf/director-store.ts';
 import type { Global } from '../global.ts';
@@ -68,9 +69,8 @@ export const addDirectorCommands = (program: Command, global: Global): void => {
       const { document, expiresAt, stopped, freeze } = await open(options).read(family);
       if (options.json) return outJson({ document, expiresAt: new Date(expiresAt).toISOString(), stopped, freeze });
       const { mode, directorVersion, steady, rollout, rollback } = document;
-      const until = freeze?.until ? ` until ${freeze.until}` : '';
       const rows = [
-        ...(freeze ? [['frozen', `by ${freeze.by} since ${freeze.at}${until}: ${freeze.reason}`]] : []),
+        ...(freeze ? [['frozen', describeFreeze(freeze)]] : []),
         ['mode', `${mode}${freeze ? ', of which nothing is granted while it is frozen' : ''}`],
         ['version', String(directorVersion)],
         expiryOf(expiresAt, Date.now()),

@@ -21,8 +21,8 @@ import {
   parseReleaseId,
   parseTimeout,
 } from '../options.ts';
-import { note, out, outJson, outWords, paint, table } from '../output.ts';
-import { exitCodeOf, paintPhase, renderRelease, statusLine } from '../view.ts';
+import { note, noteWords, out, outJson, outWords, paint, table } from '../output.ts';
+import { exitCodeOf, liveOf, paintPhase, renderRelease, statusLine } from '../view.ts';
 import { createLiveView, watchRelease } from '../watch.ts';
 
 export const addReleaseCommands = (program: Command, global: Global): void => {
@@ -100,20 +100,27 @@ type StartOptions = {
   readonly json?: boolean;
 };
 
-/** Watches to the end; the result goes to standard output, the view to standard error when that is for programs. */
+/** Watches to the end: the view goes to standard error, the result to standard output. */
 const follow = async (
   global: Global,
   releaseId: string,
   options: { readonly timeout?: number; readonly json?: boolean; readonly justStarted: boolean },
 ): Promise<void> => {
-  const show = options.json ? () => {} : createLiveView(process.stdout);
+  const view = createLiveView(process.stderr);
   const timeoutMs = options.timeout ?? Number.POSITIVE_INFINITY;
   const { justStarted } = options;
-  const { state, ended } = await watchRelease(global.api(), releaseId, { timeoutMs, justStarted, show });
-  if (options.json) outJson(state);
-  else if (state && !process.stdout.isTTY) out(renderRelease(state));
+  const watched = await watchRelease(global.api(), releaseId, { timeoutMs, justStarted, ...view });
+  const { state, ended, seenAt, lost } = watched;
+  const age = `as it was ${duration(Date.now() - seenAt)} ago: the services have not answered since`;
+  if (options.json) outJson(state && { ...state, seenAt: new Date(seenAt).toISOString() });
+  // One terminal shows both: what is to be seen was drawn there already.
+  else if (state && !(process.stdout.isTTY && process.stderr.isTTY)) {
+    if (lost) outWords(paint('yellow', age));
+    out(renderRelease(state));
+  }
   if (!ended) {
-    note(`release ${releaseId} has not ended after ${duration(timeoutMs)}; it goes on`);
+    const waited = `release ${releaseId} has not ended after ${duration(timeoutMs)}`;
+    noteWords(lost && state ? `${waited}, as far as is known; it is shown ${age}` : `${waited}; it goes on`);
     return global.exitWith(4);
   }
   if (state) global.exitWith(exitCodeOf(state));
@@ -160,7 +167,7 @@ const addReading = (release: Command, global: Global): void => {
       if (options.watch) return follow(global, id, { ...options, justStarted: false });
       const answer = await global.api().get<ReleaseAnswer>(`/releases/${encodeURIComponent(id)}`);
       if (options.json) return outJson(answer);
-      out(renderRelease(answer.release, answer.judge));
+      out(renderRelease(answer.release, liveOf(answer)));
       if (answer.workflowUrl) out(`\n  ${paint('dim', 'workflow')}  ${answer.workflowUrl}`);
       if (answer.quarantined > 0) {
         note(paint('red', `${plural(answer.quarantined, 'record')} of its log are no part of it: sigrel verify ${id}`));
