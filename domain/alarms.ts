@@ -4,7 +4,9 @@
  * records alarms.
  */
 import { type DirectorDocument, type FamilyFreeze, grantsExposure, openRelease } from './director.ts';
+import type { ReleaseState } from './release-state.ts';
 import { type JudgeStatus, refuseRenewal } from './stage-rule.ts';
+import { describeFreeze } from './timeline.ts';
 
 export type AlarmKind = 'windows-late' | 'evidence-unreadable' | 'lease-lapsed' | 'freeze-old';
 
@@ -111,10 +113,47 @@ const oldFreeze = ({ document, freeze }: FamilyFacts, now: number): readonly Ala
   const observed = now - at;
   if (observed <= limit) return [];
   const { family } = document;
-  const words = `${family} is frozen by ${freeze.by} since ${freeze.at}: ${freeze.reason}`;
+  const words = `${family} is frozen ${describeFreeze(freeze)}`;
   const old = { since: at + limit, observed, operator: '>', limit, partitions: [], words } as const;
   return [{ alarmId: `freeze-old/${family}`, kind: 'freeze-old', family, releaseId: null, ...old }];
 };
+
+/** What stands on somebody's decision, and is no trouble: nobody newly takes what is stopped. */
+export type Stop = {
+  readonly kind: 'frozen' | 'held' | 'paused';
+  readonly family: string;
+  /** null: whatever rolls out of the family. */
+  readonly releaseId: string | null;
+  /** ms since 1970, and how long ago that is. */
+  readonly since: number;
+  readonly observed: number;
+  /** ISO 8601: when it ends by itself; null: when a person or evidence ends it. */
+  readonly until: string | null;
+  readonly words: string;
+};
+
+/** Freezes that are no alarm yet, then stages that are held or paused. */
+export const stopsOf = (
+  facts: readonly FamilyFacts[],
+  releases: readonly ReleaseState[],
+  now: number,
+): readonly Stop[] => [
+  ...facts.flatMap((one): readonly Stop[] => {
+    const { document, freeze } = one;
+    if (freeze === null || oldFreeze(one, now).length > 0) return [];
+    const since = Date.parse(freeze.at);
+    const { until, by, reason } = freeze;
+    const about = { kind: 'frozen', family: document.family, releaseId: null, since, observed: now - since } as const;
+    return [{ ...about, until, words: `${document.family}, by ${by}: ${reason}` }];
+  }),
+  ...releases.flatMap(({ phase, family, releaseId, changedAt, hold }): readonly Stop[] => {
+    if (phase !== 'held' && phase !== 'paused') return [];
+    const since = Date.parse(changedAt);
+    const why = phase === 'held' && hold ? `: ${hold.reason}` : '';
+    const about = { kind: phase, family, releaseId, since, observed: now - since, until: null };
+    return [{ ...about, words: `${releaseId} of ${family}${why}` }];
+  }),
+];
 
 /** What is new and what is over, against the alarms that stand. One that goes on is not raised again. */
 export const changesOf = (

@@ -1,3 +1,4 @@
+import { SigrelError } from './errors.ts';
 import type { Content, SegmentKey } from './release.ts';
 
 /**
@@ -41,6 +42,10 @@ export type FamilyFreeze = {
   /** When its workflow thaws it; null: only a person does. */
   readonly until: string | null;
 };
+
+/** Whoever is asked to thaw it. */
+export const notFrozen = (family: string): SigrelError =>
+  new SigrelError('SRP_RULE_NOT_FROZEN', `family "${family}" is not frozen: there is nothing to thaw`);
 
 /** The document lets devices newly take content, as long as it has not expired. */
 export const grantsExposure = ({

@@ -5,7 +5,7 @@
 import type { DirectorDocument, FamilyFreeze, LeaseTerms } from './director.ts';
 import type { RolloutPolicy } from './policy.ts';
 import type { Counts, Finding, HeldFor, SegmentKey, StageEvidence, StageOutcome, Verdict } from './release.ts';
-import { duration } from './timeline.ts';
+import { describeFreeze, duration } from './timeline.ts';
 
 /** The judge's summary after its last complete tick. */
 export type JudgeStatus = {
@@ -167,8 +167,7 @@ export const endOfWatch = (
   return assessment.cells.some((cell) => !heldFor.cells.includes(cell)) ? assessment : null;
 };
 
-export const frozenBy = ({ by, at, reason }: FamilyFreeze): string =>
-  `the family is frozen by ${by} since ${at}: ${reason}`;
+export const frozenBy = (freeze: FamilyFreeze): string => `the family is frozen ${describeFreeze(freeze)}`;
 
 const heldFrozen = (evidence: StageEvidence, freeze: FamilyFreeze): StageOutcome => {
   const message = frozenBy(freeze);

@@ -1,6 +1,6 @@
 /** What the api takes and gives, under /v1: shared with the programs that call it. */
 import { z } from 'zod';
-import type { Alarm } from '../../domain/alarms.ts';
+import type { Alarm, Stop } from '../../domain/alarms.ts';
 import type { FamilyFreeze } from '../../domain/director.ts';
 import type { TickEvidence } from '../../domain/judge/session.ts';
 import type { RolloutPolicy } from '../../domain/policy.ts';
@@ -87,6 +87,8 @@ export type FreezeAnswer = {
   readonly freeze: FamilyFreeze;
   readonly directorVersion: number;
   readonly frozenAt: number;
+  /** The freeze that stood before, of which this one takes the place. */
+  readonly replaced: FamilyFreeze | null;
 };
 
 /** POST /families/:family/thaw */
@@ -98,8 +100,8 @@ export type ThawAnswer = {
   readonly freeze: FamilyFreeze | null;
 };
 
-/** GET /alarms: those that stand now. */
-export type AlarmsAnswer = { readonly alarms: readonly Alarm[] };
+/** GET /alarms: those that stand now, and what stands without being one. */
+export type AlarmsAnswer = { readonly alarms: readonly Alarm[]; readonly stops: readonly Stop[] };
 
 /** GET /releases/:id */
 export type ReleaseAnswer = {

@@ -1,6 +1,7 @@
 /** Freeze and thaw of a family on request: starts, updates or asks its workflow, and needs neither Kafka nor PostgreSQL. */
 import { WithStartWorkflowOperation, WorkflowNotFoundError } from '@temporalio/client';
 import { defineSearchAttributeKey, SearchAttributeType } from '@temporalio/common';
+import { notFrozen } from '../../domain/director.ts';
 import { SigrelError } from '../../domain/errors.ts';
 import { freezeQueue, freezeWorkflowId } from '../../domain/ids.ts';
 import type {
@@ -27,7 +28,7 @@ export const freezeFamily = async (
   request: FreezeRequest,
 ): Promise<FreezeAnswer> => {
   const { temporal, director, now } = ports;
-  await director.read(family);
+  const { freeze: replaced } = await director.read(family);
   if (request.until !== null && Date.parse(request.until) <= now()) {
     throw new SigrelError('SRP_INPUT_UNTIL', `${request.until} is over already: a freeze needs an end in the future`);
   }
@@ -49,7 +50,7 @@ export const freezeFamily = async (
         args: [request],
       }),
     );
-    return { family, ...frozen };
+    return { family, ...frozen, replaced };
   } catch (error) {
     throw unreachable(error);
   }
@@ -69,7 +70,7 @@ export const thawFamily = async (ports: FreezePorts, family: string, request: Th
     if (!(error instanceof WorkflowNotFoundError)) throw unreachable(error);
   }
   const { freeze } = await director.read(family);
-  if (freeze === null) throw new SigrelError('SRP_RULE_NOT_FROZEN', `family "${family}" is not frozen`);
+  if (freeze === null) throw notFrozen(family);
   throw new SigrelError(
     'SRP_RULE_BREAK_GLASS',
     `family "${family}" was frozen by ${freeze.by} without a workflow (${freeze.reason}): lift it with "sigrel director thaw ${family}"`,

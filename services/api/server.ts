@@ -2,7 +2,7 @@
 import Fastify, { type FastifyError } from 'fastify';
 import { serializerCompiler, validatorCompiler, type ZodTypeProvider } from 'fastify-type-provider-zod';
 import { z } from 'zod';
-import { alarmsOf } from '../../domain/alarms.ts';
+import { alarmsOf, stopsOf } from '../../domain/alarms.ts';
 import { SigrelError } from '../../domain/errors.ts';
 import { releaseWorkflowId } from '../../domain/ids.ts';
 import { engineId, segmentKey } from '../../domain/release.ts';
@@ -241,7 +241,10 @@ export const startApi = async (options: {
 
   server.get('/v1/alarms', async (): Promise<AlarmsAnswer> => {
     const now = ports.now();
-    return { alarms: (await ports.facts()).flatMap((one) => alarmsOf(one, now)) };
+    const facts = await ports.facts();
+    // Without PostgreSQL nobody can tell: that evidence cannot be read is an alarm of its own.
+    const releases = await listReleases(pool, { phases: ['held', 'paused'], limit: 1_000 }).catch(() => []);
+    return { alarms: facts.flatMap((one) => alarmsOf(one, now)), stops: stopsOf(facts, releases, now) };
   });
 
   server.post(

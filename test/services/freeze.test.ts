@@ -87,18 +87,42 @@ test('a frozen family offers nothing, holds its release, and goes on when it is 
   expect(await director()).toMatchObject({ freeze: { by: 'sam' }, document: { freezeId: frozen.freeze.freezeId } });
   expect(await alarms()).toEqual([]); // evidence arrives as ever, and there is no lease that ought to be renewed
 
+  // What stands is no alarm: it is said all the same, and that a resume does not lift it.
+  const standing = await runCli(['alarms'], pipeline.env);
+  expect(standing.code).toBe(0);
+  const lines = standing.out.replaceAll(/\s+/g, ' ');
+  expect(lines).toMatch(
+    /no alarm .*frozen .* ips, by sam: complaints .*held .* frozen of ips: the family is frozen by sam/,
+  );
+  const resumed = await runCli(['release', 'resume', id, '--reason', 'it looks well'], pipeline.env);
+  expect(resumed.code).toBe(0);
+  expect(resumed.out.replaceAll(/\s+/g, ' ')).toMatch(
+    /the resume is recorded; .* still stopped: its family is frozen by sam since .*: complaints/,
+  );
+  const again = await runCli(
+    ['freeze', 'ips', '--reason', 'more of them', '--by', 'eve', '--until', '1h'],
+    pipeline.env,
+  );
+  expect(again.out.replaceAll(/\s+/g, ' ')).toMatch(/it takes the place of the freeze by sam since .*: complaints/);
+
   const thawed = await pipeline.api.post<ThawAnswer>('/families/ips/thaw', { by: 'ann', reason: 'it was the network' });
   expect(thawed).toEqual({ family: 'ips', thawed: true, freeze: null });
+  expect(await runCli(['thaw', 'ips', '--reason', 'once more'], pipeline.env)).toMatchObject({
+    ...{ code: 1, err: expect.stringContaining('SRP_RULE_NOT_FROZEN: family "ips" is not frozen') },
+  });
   const state = await pipeline.wait(id);
   expect(state.phase).toBe('completed');
   const { events: stream } = await pipeline.stream(id);
-  expect(stream.flatMap(({ type, data }) => (type === 'RolloutResumed' ? [data.reasonCode] : []))).toEqual(['thawed']);
+  expect(stream.flatMap(({ type, data }) => (type === 'RolloutResumed' ? [data.reasonCode] : []))).toEqual([
+    ...['person-resume', 'thawed'],
+  ]);
 
   const told = await events('distribution.events.v1');
   const { freezeId } = frozen.freeze;
   expect(told.filter(({ type }) => type !== 'LeaseRenewed').map(({ type, data }) => ({ type, data }))).toMatchObject([
     { type: 'FamilyFrozen', data: { freezeId, by: 'sam', reason: 'complaints' } },
-    { type: 'FamilyThawed', data: { freezeId, by: 'ann', reason: 'it was the network' } },
+    { type: 'FamilyFrozen', data: { by: 'eve', reason: 'more of them' } },
+    { type: 'FamilyThawed', data: { by: 'ann', reason: 'it was the network' } },
   ]);
   // The lease that the thaw left to be renewed was renewed, and that stands after it.
   const types = told.map(({ type }) => type);

@@ -1,10 +1,12 @@
 import { describe, expect, test, vi } from 'vitest';
-import { type Alarm, alarmsOf, changesOf, type FamilyFacts, freezeOldMs } from '../../domain/alarms.ts';
+import { type Alarm, alarmsOf, changesOf, type FamilyFacts, freezeOldMs, stopsOf } from '../../domain/alarms.ts';
 import type { DirectorDocument } from '../../domain/director.ts';
+import { defaultPolicy } from '../../domain/policy.ts';
+import { foldEvents } from '../../domain/release-state.ts';
 import { silent } from '../../infra/kafka/client.ts';
 import { createMemoryFamilyLog } from '../../infra/memory/family-log.ts';
 import { startAlarms } from '../../services/alarms.ts';
-import { judgeStatus, sampleVerdict } from '../support/streams.ts';
+import { judgeStatus, sampleStream, sampleVerdict } from '../support/streams.ts';
 
 const now = 10_000_000_000;
 const content = { contentVersion: 2, releaseId: 'r1', artefacts: [] };
@@ -105,6 +107,49 @@ describe('a freeze', () => {
     expect(found(frozen(freezeOldMs + 50_000))[0]?.observed).toBe(freezeOldMs + 50_000);
     expect(kinds(frozen(60_001, 60_000))).toEqual(['freeze-old']);
     expect(kinds(frozen(60_000, 60_001))).toEqual([]);
+  });
+});
+
+describe('what stands without being an alarm', () => {
+  const freeze = {
+    ...{ freezeId: 'f', by: 'sam', reason: 'complaints', at: new Date(now - 60_000).toISOString() },
+    until: new Date(now + 60_000).toISOString(),
+  };
+  const frozen = facts({ document: { ...document, freezeId: 'f' }, freeze });
+
+  test('a young freeze, with who, why, since when and until when; an old one is an alarm', () => {
+    expect(stopsOf([facts(), frozen], [], now)).toEqual([
+      {
+        ...{ kind: 'frozen', family: 'ips', releaseId: null, since: now - 60_000, observed: 60_000 },
+        ...{ until: freeze.until, words: 'ips, by sam: complaints' },
+      },
+    ]);
+    const old = { ...frozen, freeze: { ...freeze, until: new Date(now - 1).toISOString() } };
+    expect(stopsOf([old], [], now)).toEqual([]);
+    expect(alarmsOf(old, now)[0]?.words).toContain(`until ${old.freeze.until}: complaints`);
+  });
+
+  test('stages that are held or paused, with what holds them', () => {
+    const first = sampleStream('completed', defaultPolicy);
+    const state = foldEvents(first.slice(0, first.findIndex(({ type }) => type === 'StageOpened') + 1));
+    if (state === null) throw new Error('empty');
+    const hold = { reasonCode: 'no-data', reason: 'no complete window', verdict: null, cells: [] };
+    const changedAt = new Date(now - 5_000).toISOString();
+    const about = { family: 'ips', releaseId: 'r-1', since: now - 5_000, observed: 5_000, until: null };
+    expect(
+      stopsOf(
+        [],
+        [
+          { ...state, phase: 'held', hold, changedAt },
+          { ...state, phase: 'paused', changedAt },
+          { ...state, changedAt },
+        ],
+        now,
+      ),
+    ).toEqual([
+      { ...about, kind: 'held', words: 'r-1 of ips: no complete window' },
+      { ...about, kind: 'paused', words: 'r-1 of ips' },
+    ]);
   });
 });
 

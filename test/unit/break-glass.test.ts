@@ -49,15 +49,19 @@ test('freezes, shows and thaws with nothing but the keys and the store', async (
   expect(await director.renew('ips', document.directorVersion, 60_000)).toBe(true); // grants nothing
   expect((await director.read('ips')).document.freezeId).toBe(freeze?.freezeId);
 
-  const shown = await run('show', '--json');
-  expect(JSON.parse(shown.out)).toMatchObject({ document: { mode: 'rolling' }, stopped: false, freeze: { by: 'sam' } });
-  expect((await run('show')).out).toMatch(/frozen +by sam since .*: everything burns/);
+  const again = await run('freeze', '--reason', 'still burns', '--by', 'ann');
+  expect(again.out).toMatch(/it takes the place of the freeze by sam since .*: everything\s+burns/);
+  expect((await director.read('ips')).freeze).toMatchObject({ by: 'ann', reason: 'still burns' });
 
-  expect(await run('thaw')).toMatchObject({ code: 0, out: expect.stringContaining('frozen by sam') });
+  const shown = await run('show', '--json');
+  expect(JSON.parse(shown.out)).toMatchObject({ document: { mode: 'rolling' }, stopped: false, freeze: { by: 'ann' } });
+  expect((await run('show')).out).toMatch(/frozen +by ann since .*: still burns/);
+
+  expect(await run('thaw')).toMatchObject({ code: 0, out: expect.stringContaining('frozen by ann') });
   const thawed = await director.read('ips');
   expect(thawed.freeze).toBeNull();
   expect(thawed.expiresAt).toBeLessThanOrEqual(Date.now()); // a lease that is over: somebody has to renew it
-  expect((await run('thaw')).out).toContain('not frozen');
+  expect(await run('thaw')).toMatchObject({ code: 1, err: /SRP_RULE_NOT_FROZEN: family "ips" is not frozen/ });
 }, 300_000);
 
 test('says what is missing, and without the keys the marker alone stops every renewal', async () => {

@@ -5,13 +5,15 @@
 import { randomUUID } from 'node:crypto';
 import { join, resolve } from 'node:path';
 import type { Command } from 'commander';
+import { notFrozen } from '../../../domain/director.ts';
 import type { DirectorStore } from '../../../domain/ports.ts';
 import { describeFreeze } from '../../../domain/timeline.ts';
 import { createFileBlobs } from '../../../infra/store/blobs.ts';
 import { createDirectorStore } from '../../../infra/tuf/director-store.ts';
 import type { Global } from '../global.ts';
 import { defaultBy, parsePerson, parseReason } from '../options.ts';
-import { noteWords, out, outJson, outWords, table } from '../output.ts';
+import { noteWords, out, outJson, outWords, table, wrap } from '../output.ts';
+import { sayReplaced } from './freeze.ts';
 
 type Place = { readonly store?: string; readonly keys?: string; readonly json?: boolean };
 
@@ -44,13 +46,17 @@ export const addDirectorCommands = (program: Command, global: Global): void => {
       const { by, reason } = options;
       const store = open(options);
       const at = new Date().toISOString();
+      // Nothing that is only told may be in the way of a freeze.
+      const replaced = (await store.read(family).catch(() => null))?.freeze ?? null;
       const freeze = { freezeId: `break-glass/${randomUUID()}`, reason, by, at, until: null };
       const { document, publishedAt } = await store.freeze(family, freeze).catch(async (error) => {
         await sayMarker(store, family, freeze.freezeId);
         throw error;
       });
-      if (options.json) return outJson({ family, freeze, directorVersion: document.directorVersion, publishedAt });
+      if (options.json)
+        return outJson({ family, freeze, replaced, directorVersion: document.directorVersion, publishedAt });
       outWords(`frozen until "sigrel director thaw ${family}": nobody newly takes anything of ${family}`);
+      sayReplaced(replaced);
     });
 
   place(director.command('thaw'))
@@ -58,8 +64,10 @@ export const addDirectorCommands = (program: Command, global: Global): void => {
     .addHelpText('after', '\nExample:\n  $ sigrel director thaw ips --store /srv/store --keys /media/keys')
     .action(async (family: string, options: Place) => {
       const { thawed, freeze, document } = await open(options).thaw(family, null);
+      if (!thawed || freeze === null) throw notFrozen(family);
       if (options.json) return outJson({ family, thawed, freeze, directorVersion: document.directorVersion });
-      outWords(thawed ? `thawed; it was frozen by ${freeze?.by}: ${freeze?.reason}` : `family ${family} is not frozen`);
+      outWords(`thawed: what rolls out of ${family} goes on when its lease is renewed`);
+      out(wrap(`it was frozen ${describeFreeze(freeze)}`, '  '));
     });
 
   place(director.command('show'))

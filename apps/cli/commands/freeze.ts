@@ -1,11 +1,12 @@
 /** `sigrel freeze`, `thaw`: a whole family, whatever of it rolls out. `sigrel alarms`: what somebody has to look at. */
 import type { Command } from 'commander';
+import type { FamilyFreeze } from '../../../domain/director.ts';
 import { SigrelError } from '../../../domain/errors.ts';
-import { duration } from '../../../domain/timeline.ts';
+import { describeFreeze, duration } from '../../../domain/timeline.ts';
 import type { AlarmsAnswer, FreezeAnswer, ThawAnswer } from '../../../services/api/contract.ts';
 import type { Global } from '../global.ts';
 import { defaultBy, parsePerson, parseReason, parseUntil } from '../options.ts';
-import { noteWords, out, outJson, outWords, paint, table } from '../output.ts';
+import { noteWords, out, outJson, outWords, paint, table, wrap } from '../output.ts';
 
 type Decision = { readonly by: string; readonly reason: string; readonly json?: boolean };
 
@@ -34,6 +35,7 @@ export const addFreezeCommands = (program: Command, global: Global): void => {
       if (json) return outJson(answer);
       const end = answer.freeze.until === null ? `until "sigrel thaw ${family}"` : `until ${answer.freeze.until}`;
       outWords(`frozen ${end}: nobody newly takes anything of ${family} (director version ${answer.directorVersion})`);
+      sayReplaced(answer.replaced);
     });
   program
     .command('thaw')
@@ -54,17 +56,30 @@ export const addFreezeCommands = (program: Command, global: Global): void => {
     });
   program
     .command('alarms')
-    .description('what somebody has to look at; exit code 3 when there is something')
+    .description('what somebody has to look at, with exit code 3; then what is frozen, held or paused')
     .option('--json', 'for programs')
     .addHelpText('after', '\nExample:\n  $ sigrel alarms --json | jq .alarms[].words')
     .action(async (options: { json?: boolean }) => {
-      const { alarms } = await global.api().get<AlarmsAnswer>('/alarms');
+      const { alarms, stops } = await global.api().get<AlarmsAnswer>('/alarms');
       if (alarms.length > 0) global.exitWith(3);
-      if (options.json) return outJson({ alarms });
-      if (alarms.length === 0) return out('no alarm');
-      out(renderAlarms(alarms, Date.now()));
+      if (options.json) return outJson({ alarms, stops });
+      out(alarms.length === 0 ? 'no alarm' : renderAlarms(alarms, Date.now()));
+      if (stops.length > 0) out(`\n${renderStops(stops)}`);
     });
 };
+
+/** Of two freezes the last one counts: what the one before said is over, its end included. */
+export const sayReplaced = (replaced: FamilyFreeze | null): void => {
+  if (replaced !== null) out(wrap(`it takes the place of the freeze ${describeFreeze(replaced)}`, '  '));
+};
+
+export const renderStops = (stops: AlarmsAnswer['stops']): string =>
+  table(
+    ['stopped', 'for', 'until', 'what'].map((name) => ({ name })),
+    stops.map(({ kind, observed, until, words }) => [
+      ...[paint('yellow', kind), duration(observed), until?.slice(0, 16).replace('T', ' ') ?? '', words],
+    ]),
+  );
 
 export const renderAlarms = (alarms: AlarmsAnswer['alarms'], now: number): string =>
   table(

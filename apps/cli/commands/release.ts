@@ -1,7 +1,8 @@
 /** `sigrel family`, `sigrel release`. */
 import type { Command } from 'commander';
+import type { FamilyFreeze } from '../../../domain/director.ts';
 import type { ReleaseState } from '../../../domain/release-state.ts';
-import { duration, plural, total } from '../../../domain/timeline.ts';
+import { describeFreeze, duration, plural, total } from '../../../domain/timeline.ts';
 import type {
   CommandAnswer,
   FamilyAnswer,
@@ -21,7 +22,7 @@ import {
   parseReleaseId,
   parseTimeout,
 } from '../options.ts';
-import { note, noteWords, out, outJson, outWords, paint, table } from '../output.ts';
+import { note, noteWords, out, outJson, outWords, paint, table, wrap } from '../output.ts';
 import { exitCodeOf, liveOf, paintPhase, renderRelease, statusLine } from '../view.ts';
 import { createLiveView, watchRelease } from '../watch.ts';
 
@@ -207,10 +208,26 @@ const steering = {
 /** What has happened when the answer comes. */
 const steered: Readonly<Record<keyof typeof steering, string>> = {
   pause: 'nobody newly takes the release',
-  resume: 'the rollout goes on',
+  resume: 'the rollout goes on as soon as its evidence is fresh',
   promote: 'the stage passes as soon as every other condition is met',
   halt: 'exposure is frozen, and the rollback is on its way',
   cancel: 'the release is cancelled',
+};
+
+/** null: none, or nobody can tell at the moment. */
+const standingFreeze = async (global: Global, id: string): Promise<FamilyFreeze | null> => {
+  const asked = global.api().get<ReleaseAnswer>(`/releases/${encodeURIComponent(id)}`);
+  return (await asked.catch(() => null))?.director?.freeze ?? null;
+};
+
+/** Somebody has resumed it; that is not yet to say that it goes on. */
+const sayResumed = ({ releaseId, phase, seq }: CommandAnswer, freeze: FamilyFreeze | null): void => {
+  const recorded = `the resume is recorded; release ${releaseId} is at event ${seq}`;
+  if (freeze !== null) {
+    outWords(`${recorded}, and still stopped: its family is frozen`);
+    out(wrap(`${describeFreeze(freeze)}. The rollout goes on when that is over`, '  '));
+  } else if (phase === 'held') outWords(`${recorded}, and what held the stage before the pause still does`);
+  else outWords(`done: ${steered.resume}; release ${releaseId} is at event ${seq}`);
 };
 
 const addSteering = (release: Command, global: Global): void => {
@@ -246,7 +263,10 @@ const addSteering = (release: Command, global: Global): void => {
       .action(async (id: string, options: { by: string; reason: string; json?: boolean }) => {
         const path = `/releases/${encodeURIComponent(id)}/${kind}`;
         const answer = await global.api().post<CommandAnswer>(path, { by: options.by, reason: options.reason });
-        told(answer, steered[kind as keyof typeof steering], options.json);
+        if (kind !== 'resume') return told(answer, steered[kind as keyof typeof steering], options.json);
+        const freeze = await standingFreeze(global, id);
+        if (options.json) outJson({ ...answer, freeze });
+        else sayResumed(answer, freeze);
       });
   }
 };

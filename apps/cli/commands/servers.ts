@@ -14,7 +14,7 @@ import { serviceNames } from '../../../services/names.ts';
 import { checkout } from '../context.ts';
 import type { Global } from '../global.ts';
 import { note, noteWords, out, outJson, outWords, paint, table } from '../output.ts';
-import { renderAlarms } from './freeze.ts';
+import { renderAlarms, renderStops } from './freeze.ts';
 
 /** What runs for a state folder; processes that have ended are left out. */
 export type Running = {
@@ -118,23 +118,30 @@ export const addServerCommands = (program: Command, global: Global): void => {
     .action(async (options: { json?: boolean }) => {
       const config = global.config();
       const running = readRunning(config);
-      const alarms = await standingAlarms(running, global);
-      if (options.json) outJson({ stateDir: config.stateDir, healthy: allRun(running), ...running, alarms });
-      else out(table(columns, rows(running)));
-      if (!options.json && alarms && alarms.length > 0) {
-        out(`\n${paint('red', plural(alarms.length, 'alarm'))}`);
-        out(renderAlarms(alarms, Date.now()));
+      const { alarms, stops } = await whatStands(running, global);
+      if (options.json) outJson({ stateDir: config.stateDir, healthy: allRun(running), ...running, alarms, stops });
+      else {
+        out(table(columns, rows(running)));
+        if (alarms && alarms.length > 0) {
+          out(`\n${paint('red', plural(alarms.length, 'alarm'))}`);
+          out(renderAlarms(alarms, Date.now()));
+        }
+        if (stops && stops.length > 0) out(`\n${renderStops(stops)}`);
       }
       if (!allRun(running)) global.exitWith(1);
     });
 };
 
 /** null: nobody can tell. */
-const standingAlarms = async ({ services }: Running, global: Global): Promise<AlarmsAnswer['alarms'] | null> => {
-  if (!services.api) return null;
+const whatStands = async (
+  { services }: Running,
+  global: Global,
+): Promise<AlarmsAnswer | { readonly alarms: null; readonly stops: null }> => {
+  const unknown = { alarms: null, stops: null };
+  if (!services.api) return unknown;
   const asked = global.api().get<AlarmsAnswer>('/alarms');
   const answer = await Promise.race([asked, sleep(3_000, null)]).catch(() => null);
-  return answer?.alarms ?? null;
+  return answer ?? unknown;
 };
 
 /** Until a person stops it, or the services end by themselves. */
