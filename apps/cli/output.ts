@@ -55,11 +55,15 @@ export const table = (columns: readonly Column[], rows: readonly (readonly strin
   return [paint('dim', line(columns.map((column) => column.name))), ...rows.map(line)].join('\n');
 };
 
-/** Words wrapped to lines of at most `width`, each after `indent`; a word that is longer than a line is broken. */
+/**
+ * Words wrapped to lines of at most `width`, each after `indent`; a word that is longer than a line is broken, names of
+ * cells and paths behind a slash.
+ */
 export const wrap = (text: string, indent: string, width = 100): string => {
   const room = Math.max(1, width - indent.length);
-  const pieces = (word: string): readonly string[] =>
-    visible(word) <= room ? [word] : (word.match(new RegExp(characters(room), 'gu')) ?? [word]);
+  const parts = room > 1 ? `${characters(room - 1)}/|` : '';
+  const piece = new RegExp(`${characters(room)}$|${parts}${characters(room)}`, 'gu');
+  const pieces = (word: string): readonly string[] => (visible(word) <= room ? [word] : (word.match(piece) ?? [word]));
   const lines: string[] = [];
   let line = '';
   for (const word of text.split(/\s+/).flatMap(pieces)) {

@@ -80,6 +80,14 @@ describe('wrap', () => {
     expect(plain(text)).toBe('1234\n5678\n90');
     expect(text.replaceAll('\n', '')).toBe(red('1234567890'));
   });
+
+  test('a name of parts is broken behind a slash, where there is one on the line', () => {
+    const cell = 'silence-first/suricata-7.0.10-945d45ee/fail-open';
+    expect(wrap(cell, '', 30)).toBe('silence-first/\nsuricata-7.0.10-945d45ee/\nfail-open');
+    expect(wrap(cell, '', 40)).toBe('silence-first/suricata-7.0.10-945d45ee/\nfail-open');
+    expect(wrap(red(cell), '', 40)).toBe(red('silence-first/suricata-7.0.10-945d45ee/\nfail-open'));
+    expect(wrap('a/b', '', 1)).toBe('a\n/\nb');
+  });
 });
 
 describe('cut', () => {
