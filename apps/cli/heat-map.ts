@@ -2,7 +2,7 @@
 
 import type { RuleRow, RuleVerdict } from '../../domain/matrix/rule-matrix.ts';
 import type { CellResult, RuleId } from '../../domain/release.ts';
-import { firstFault } from '../../domain/timeline.ts';
+import { firstFault, plural } from '../../domain/timeline.ts';
 
 const escapeHtml = (text: string): string =>
   text.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('>', '&gt;').replaceAll('"', '&quot;');
@@ -32,6 +32,13 @@ export const renderHeatMap = (matrix: {
     const { verdict, words } = row.cells[cellId] ?? { verdict: 'unknown' as const, words: '' };
     return `<td class="${verdict}" title="${escapeHtml(`${cellId}: ${words || verdict}`)}">${letters[verdict]}</td>`;
   };
+  const loaded = results.map(
+    ({ verdict, rulesLoaded, rulesExpected }) =>
+      `<td class="${verdict}">${rulesLoaded ?? 'none'} of ${rulesExpected}</td>`,
+  );
+  const green = results.filter(({ verdict }) => verdict === 'pass').length;
+  const all = green === results.length ? `${green === 1 ? 'the cell is' : `all ${green} cells are`} green` : '';
+  const summary = all || `${green} of ${plural(results.length, 'cell')} green`;
   const body = rows.map(
     (row) =>
       `<tr><th scope="row">${row.ruleId} <span>${escapeHtml(label(row.ruleId))}</span></th>${results.map(({ cellId }) => cell(row, cellId)).join('')}</tr>`,
@@ -60,7 +67,9 @@ thead th{position:sticky;top:0;background:#f4f4f4;font-weight:600}tbody th span{
 .extra-alert{background:#f3e2a0}.unknown,.error,.void{background:#d9d9d9}
 </style></head><body>
 <h1>${escapeHtml(title)}</h1>
+<p>${summary}${rows.length === 0 ? '; nothing is said of any single rule' : ''}</p>
 <table><thead><tr><th scope="col">rule</th>${head.join('')}</tr></thead><tbody>
+<tr><th scope="row">rules loaded</th>${loaded.join('')}</tr>
 ${body.join('\n')}
 </tbody></table>
 ${faults.join('\n')}
