@@ -74,7 +74,18 @@ export const addDeviceCommands = (program: Command, global: Global): void => {
     .description('make a new fleet key; devices with a key of an older epoch are heard until their time is over')
     .option('--accept-old <days>', 'how long reports under the older keys are accepted; 0 refuses them at once', '30')
     .option('--json', 'for programs')
-    .addHelpText('after', '\nExample:\n  $ sigrel device rotate-key --accept-old 14')
+    .addHelpText(
+      'after',
+      `
+How devices get their keys: not from sigrel, which sends no key to anybody. Who provisions devices
+derives the key of each from the fleet key of the newest epoch, which is in keys/fleet-keys.json of
+the state folder: HKDF-SHA256, 32 bytes, no salt, info "sigrel/device/v1", a line feed and the id of
+the device ("deviceKey" in infra/device-auth.ts), and installs it with the number of the epoch. The
+fleet key itself goes to no device. The simulated fleet takes its new keys by itself.
+
+Example:
+  $ sigrel device rotate-key --accept-old 14`,
+    )
     .action(async (options: { acceptOld: string; json?: boolean }) => {
       const days = Number(options.acceptOld);
       if (options.acceptOld.trim() === '' || !(days >= 0 && days <= 3_650)) {
@@ -85,7 +96,7 @@ export const addDeviceCommands = (program: Command, global: Global): void => {
       showKeys(ring, options.json);
       if (!options.json)
         outWords(
-          `give every device its key of epoch ${newestKey(ring).epoch}; a running gateway takes it from the next second on`,
+          `give every device its key of epoch ${newestKey(ring).epoch} (--help says how); a running gateway takes it from the next second on`,
         );
     });
 
