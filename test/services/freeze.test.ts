@@ -99,6 +99,8 @@ test('a frozen family offers nothing, holds its release, and goes on when it is 
   expect(resumed.out.replaceAll(/\s+/g, ' ')).toMatch(
     /the resume is recorded; .* still stopped: its family is frozen by sam since .*: complaints/,
   );
+  const resumedAt = Number(/at event (\d+)/.exec(resumed.out)?.[1]);
+  await pipeline.wait(id, ({ phase, seq }) => phase === 'held' && seq > resumedAt);
   const again = await runCli(
     ['freeze', 'ips', '--reason', 'more of them', '--by', 'eve', '--until', '1h'],
     pipeline.env,
