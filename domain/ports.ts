@@ -176,7 +176,7 @@ export type CellStore<Result> = {
 
 /** Exclusions and overrides (domain/waiver.ts). */
 export type Waivers = {
-  /** Those of a family, granted or waiting for a second person, whatever their expiry. */
+  /** Those of a family, granted or waiting for a second person, whatever their expiry; none that was taken back. */
   list(family: string): Promise<readonly Waiver[]>;
 };
 

@@ -1,8 +1,18 @@
 /**
  * Exclusions and overrides: what two different people decide against the matrix, with a reason and an end. One person
- * proposes, another grants; until then, and after the end, nothing has changed.
+ * proposes, another grants; until then, and after the end, nothing has changed. Any one person takes it back.
  */
 import type { CellResult, Waiver } from './release.ts';
+
+/** A waiver with how it came about and went. */
+export type KnownWaiver = Waiver & {
+  /** Until when each of `by` asked for it: the earlier end counts. */
+  readonly askedUntil: readonly string[];
+  /** null: nobody took it back. */
+  readonly withdrawn: { readonly by: string; readonly reason: string; readonly at: string } | null;
+};
+
+export type WaiverState = 'proposed' | 'in force' | 'over' | 'withdrawn';
 
 export type WaiverRequest = {
   readonly family: string;
@@ -15,9 +25,12 @@ export type WaiverRequest = {
   readonly expiresAt: string;
 };
 
-export type WaiverDecision =
-  | { readonly ok: true; readonly waiver: Waiver; readonly granted: boolean }
-  | { readonly ok: false; readonly code: string; readonly message: string };
+export type WaiverDecision = { readonly ok: true; readonly waiver: KnownWaiver; readonly granted: boolean } | Refused;
+
+export type WithdrawalRequest = Pick<WaiverRequest, 'family' | 'target' | 'by' | 'reason'>;
+export type Withdrawal = { readonly ok: true; readonly waivers: readonly KnownWaiver[] } | Refused;
+
+type Refused = { readonly ok: false; readonly code: string; readonly message: string };
 
 /** Longer than that nobody remembers why. */
 const longestMs = 90 * 24 * 3_600_000;
@@ -25,6 +38,15 @@ const longestMs = 90 * 24 * 3_600_000;
 /** Two people stand behind it and its end has not come. */
 export const isInForce = (waiver: Waiver, now: number): boolean =>
   waiver.by.length >= 2 && Date.parse(waiver.expiresAt) > now;
+
+export const stateOfWaiver = (waiver: KnownWaiver, now: number): WaiverState => {
+  if (waiver.withdrawn !== null) return 'withdrawn';
+  if (isInForce(waiver, now)) return 'in force';
+  return Date.parse(waiver.expiresAt) > now ? 'proposed' : 'over';
+};
+
+const isOpen = (waiver: KnownWaiver, now: number): boolean =>
+  ['proposed', 'in force'].includes(stateOfWaiver(waiver, now));
 
 const isAbout = (waiver: Waiver, request: WaiverRequest, failures: readonly string[]): boolean =>
   waiver.family === request.family &&
@@ -75,16 +97,17 @@ export const covers = (waiver: Waiver, result: CellResult): boolean =>
 export const isSamePerson = (a: string, b: string): boolean => plainName(a) === plainName(b);
 const plainName = (name: string): string => name.normalize('NFKC').trim().replaceAll(/\s+/gu, ' ').toLowerCase();
 
+const refuse = (code: string, message: string): Refused => ({ ok: false, code, message });
+
 /**
  * What a request makes of what there is: a proposal, or with a second person a waiver in force. `result`: the red cell that
  * an override is for; a proposal for what was wrong before is another one. `waiverId` names a new one.
  */
 export const decideWaiver = (
-  known: readonly Waiver[],
+  known: readonly KnownWaiver[],
   request: WaiverRequest,
   context: { readonly now: number; readonly waiverId: string; readonly result: CellResult | null },
 ): WaiverDecision => {
-  const refuse = (code: string, message: string): WaiverDecision => ({ ok: false, code, message });
   const { kind, target, by, reason, expiresAt } = request;
   const what = kind === 'exclude' ? `the exclusion of ${target}` : `the override of ${target}`;
   if (by.trim() === '') return refuse('SRP_INPUT_BY', `${what} needs the name of who asks`);
@@ -112,13 +135,13 @@ export const decideWaiver = (
       );
   }
   const failures = kind === 'override' && context.result ? failuresOf(context.result) : [];
-  const open = known.find((waiver) => isAbout(waiver, request, failures) && Date.parse(waiver.expiresAt) > context.now);
+  const open = known.find((waiver) => isAbout(waiver, request, failures) && isOpen(waiver, context.now));
   if (!open) {
     const { family, sourceDigest } = request;
     const { waiverId } = context;
     const signed = kind === 'override' ? { failures } : {};
     const waiver = { waiverId, family, kind, target, ...signed, sourceDigest, reason, expiresAt, by: [by.trim()] };
-    return { ok: true, waiver, granted: false };
+    return { ok: true, waiver: { ...waiver, askedUntil: [expiresAt], withdrawn: null }, granted: false };
   }
   if (open.by.length >= 2) return refuse('SRP_RULE_WAIVER', `${what} is in force already, until ${open.expiresAt}`);
   if (open.by.some((one) => isSamePerson(one, by)))
@@ -126,6 +149,25 @@ export const decideWaiver = (
   // What both stand behind: the earlier end, and the reasons of both.
   const [end] = [open.expiresAt, expiresAt].sort((a, b) => Date.parse(a) - Date.parse(b));
   const reasons = open.reason === reason ? reason : `${open.reason}; ${reason}`;
-  const both = { ...open, reason: reasons, expiresAt: end ?? expiresAt };
+  const askedUntil = [...open.askedUntil, expiresAt];
+  const both = { ...open, reason: reasons, expiresAt: end ?? expiresAt, askedUntil };
   return { ok: true, waiver: { ...both, by: [...open.by, by.trim()] }, granted: true };
+};
+
+/**
+ * What is about a target, proposed or in force, as taken back. One person is enough: nothing passes by it that would not pass
+ * without a waiver, and what was granted before is proposed and granted anew when it is wanted again.
+ */
+export const withdrawWaivers = (
+  known: readonly KnownWaiver[],
+  { family, target, by, reason }: WithdrawalRequest,
+  now: number,
+): Withdrawal => {
+  const open = known.filter((waiver) => waiver.target === target && isOpen(waiver, now));
+  if (open.length === 0) {
+    const message = `family ${family} has no exclusion or override of ${target} that is proposed or in force; look at those it has with: sigrel matrix waivers ${family}`;
+    return refuse('SRP_MISSING_WAIVER', message);
+  }
+  const withdrawn = { by, reason, at: new Date(now).toISOString() };
+  return { ok: true, waivers: open.map((waiver) => ({ ...waiver, withdrawn })) };
 };

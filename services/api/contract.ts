@@ -5,9 +5,10 @@ import type { FamilyFreeze } from '../../domain/director.ts';
 import type { TickEvidence } from '../../domain/judge/session.ts';
 import type { RolloutPolicy } from '../../domain/policy.ts';
 import type { Revocation } from '../../domain/ports.ts';
-import type { FailMode, Verdict, Waiver } from '../../domain/release.ts';
+import type { FailMode, Verdict } from '../../domain/release.ts';
 import type { ReleaseState } from '../../domain/release-state.ts';
 import type { Hold, JudgeStatus } from '../../domain/stage-rule.ts';
+import type { KnownWaiver, WaiverState } from '../../domain/waiver.ts';
 
 export const releaseIdSchema = z
   .string()
@@ -73,10 +74,14 @@ export const excludeRequest = z.strictObject({
 export const overrideRequest = excludeRequest.omit({ engine: true }).extend({
   cell: text.pipe(z.string().min(1).max(200)),
 });
-export type WaiverAnswer = { readonly waiver: Waiver; readonly inForce: boolean };
+export type WaiverAnswer = { readonly waiver: KnownWaiver; readonly inForce: boolean };
 
 /** GET /families/:family/waivers */
-export type WaiversAnswer = { readonly waivers: readonly (Waiver & { readonly inForce: boolean })[] };
+export type WaiversAnswer = { readonly waivers: readonly (KnownWaiver & { readonly state: WaiverState })[] };
+
+/** POST /families/:family/waivers/withdraw: `target` is an engine or a cell, whose waivers one person takes back. */
+export const withdrawRequest = commandRequest.extend({ target: text.pipe(z.string().min(1).max(200)) });
+export type WithdrawalAnswer = { readonly withdrawn: readonly KnownWaiver[] };
 
 /** POST /families/:family/freeze: answers when it is in force. `until`: ISO 8601, in the future. */
 export const freezeRequest = commandRequest.extend({

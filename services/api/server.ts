@@ -6,12 +6,12 @@ import { alarmsOf, stopsOf } from '../../domain/alarms.ts';
 import { SigrelError } from '../../domain/errors.ts';
 import { releaseWorkflowId } from '../../domain/ids.ts';
 import { engineId, segmentKey } from '../../domain/release.ts';
-import { isInForce } from '../../domain/waiver.ts';
+import { stateOfWaiver } from '../../domain/waiver.ts';
 import type { Log } from '../../infra/kafka/client.ts';
 import { readEvidence } from '../../infra/postgres/evidence.ts';
 import { listReleases, readQuarantine, readRelease } from '../../infra/postgres/releases.ts';
 import { listRevocations } from '../../infra/postgres/revocations.ts';
-import { createWaivers } from '../../infra/postgres/waivers.ts';
+import { readWaivers } from '../../infra/postgres/waivers.ts';
 import {
   type AlarmsAnswer,
   approveRequest,
@@ -43,6 +43,8 @@ import {
   thawRequest,
   type WaiverAnswer,
   type WaiversAnswer,
+  type WithdrawalAnswer,
+  withdrawRequest,
 } from './contract.ts';
 import { changeRevocation } from './devices.ts';
 import { freezeFamily, thawFamily } from './freeze.ts';
@@ -56,7 +58,7 @@ import {
   RefusedContent,
   startRelease,
 } from './releases.ts';
-import { excludeEngine, overrideCell } from './waivers.ts';
+import { excludeEngine, overrideCell, withdraw } from './waivers.ts';
 
 /** A bundle is at most 64 MiB of files; base64 makes it a third longer. */
 const bodyLimit = 96 * 2 ** 20;
@@ -183,8 +185,18 @@ export const startApi = async (options: {
     '/v1/families/:family/waivers',
     { schema: { params: familyOf } },
     async (request): Promise<WaiversAnswer> => {
-      const waivers = await createWaivers(pool).list(request.params.family);
-      return { waivers: waivers.map((waiver) => ({ ...waiver, inForce: isInForce(waiver, ports.now()) })) };
+      const waivers = await readWaivers(pool, request.params.family);
+      return { waivers: waivers.map((waiver) => ({ ...waiver, state: stateOfWaiver(waiver, ports.now()) })) };
+    },
+  );
+
+  server.post(
+    '/v1/families/:family/waivers/withdraw',
+    { schema: { params: familyOf, body: withdrawRequest } },
+    async (request): Promise<WithdrawalAnswer> => {
+      const answer = await withdraw(ports, { ...request.body, family: request.params.family });
+      log('info', { ...answer }, 'a person took waivers back');
+      return answer;
     },
   );
 

@@ -1,11 +1,17 @@
 /** Exclusions and overrides on request: who may decide what is domain/waiver.ts. */
 import { randomUUID } from 'node:crypto';
 import { SigrelError } from '../../domain/errors.ts';
-import type { Waiver } from '../../domain/release.ts';
-import { decideWaiver, type WaiverDecision, type WaiverRequest } from '../../domain/waiver.ts';
+import {
+  decideWaiver,
+  type WaiverDecision,
+  type WaiverRequest,
+  type Withdrawal,
+  type WithdrawalRequest,
+  withdrawWaivers,
+} from '../../domain/waiver.ts';
 import { readRelease } from '../../infra/postgres/releases.ts';
 import { changeWaivers } from '../../infra/postgres/waivers.ts';
-import type { WaiverAnswer } from './contract.ts';
+import type { WaiverAnswer, WithdrawalAnswer } from './contract.ts';
 import { type ApiPorts, missing } from './releases.ts';
 
 type Asked = Pick<WaiverRequest, 'by' | 'reason' | 'expiresAt'>;
@@ -38,6 +44,16 @@ export const overrideCell = async (
   return decide(ports, { ...asked, family, kind: 'override', target: cell, sourceDigest }, result);
 };
 
+/** Throws SRP_MISSING_WAIVER. */
+export const withdraw = async (ports: ApiPorts, request: WithdrawalRequest): Promise<WithdrawalAnswer> => {
+  const { made } = await changeWaivers(ports.pool, request.family, (known) => {
+    const withdrawal: Withdrawal = withdrawWaivers(known, request, ports.now());
+    return { made: withdrawal, waivers: withdrawal.ok ? withdrawal.waivers : [] };
+  });
+  if (!made.ok) throw new SigrelError(made.code, made.message);
+  return { withdrawn: made.waivers };
+};
+
 const decide = async (
   ports: ApiPorts,
   request: WaiverRequest,
@@ -46,8 +62,7 @@ const decide = async (
   const context = { now: ports.now(), waiverId: randomUUID(), result };
   const { decision } = await changeWaivers(ports.pool, request.family, (known) => {
     const made: WaiverDecision = decideWaiver(known, request, context);
-    const waiver: Waiver | null = made.ok ? made.waiver : null;
-    return { decision: made, waiver };
+    return { decision: made, waivers: made.ok ? [made.waiver] : [] };
   });
   if (!decision.ok) throw new SigrelError(decision.code, decision.message);
   return { waiver: decision.waiver, inForce: decision.granted };

@@ -7,6 +7,7 @@ import { ApiError } from '../../apps/cli/context.ts';
 import { foldEvents, type ReleaseState } from '../../domain/release-state.ts';
 import type { StoredEvent } from '../../events/catalogue.ts';
 import type { ImportAnswer, WaiverAnswer } from '../../services/api/contract.ts';
+import { runCli } from '../support/cli.ts';
 import { examples, type Pipeline, startPipeline, until } from '../support/pipeline.ts';
 
 let pipeline: Pipeline;
@@ -50,6 +51,7 @@ const exclude = (engine: string, by: string) =>
   pipeline.api.post<WaiverAnswer>('/families/ips/exclusions', { engine, by, reason: 'a lab device', until: until30() });
 const override = (releaseId: string, cell: string, by: string) =>
   pipeline.api.post<WaiverAnswer>(`/releases/${releaseId}/overrides`, { cell, by, reason: 'known', until: until30() });
+const sigrel = (...args: string[]) => runCli(args, pipeline.env);
 const importDevice = (device: string, engine: string) =>
   pipeline.api.post<ImportAnswer>('/fleet', { devices: [{ device, engine, failMode: 'fail-open' }] });
 const codeOf = (problem: Promise<unknown>): Promise<string> =>
@@ -154,6 +156,31 @@ describe('an engine that nobody can test', () => {
     expect(excluded?.data).toMatchObject({ engine, devices: 1, waiver: { by: ['ann', 'bob'] } });
     expect(state.build?.artefacts.map((artefact) => artefact.engine)).not.toContain(engine);
     expect(Object.keys(state.counts).some((segment) => segment.startsWith(engine))).toBe(false);
+
+    // One person takes it back, and the engine is an untested cell again; until two exclude it anew.
+    const withdrawn = await sigrel('matrix', 'withdraw', 'ips', engine, '--by', 'eve', '--reason', 'it is ours');
+    expect(withdrawn).toMatchObject({
+      code: 0,
+      out: expect.stringContaining(`the exclusion of ${engine} by ann and bob`),
+    });
+    expect((await sigrel('matrix', 'withdraw', 'ips', engine, '--reason', 'again')).err).toContain(
+      'SRP_MISSING_WAIVER',
+    );
+    const open = await pipeline.wait(await pipeline.release('good', 'matrix-withdrawn'));
+    expect(open).toMatchObject({ phase: 'blocked', end: { reasonCode: 'matrix-failed' } });
+    const sooner = new Date(Date.now() + 10 * day).toISOString().slice(0, 10);
+    for (const [by, end] of [
+      ['ann', until30()],
+      ['bob', sooner],
+    ] as const) {
+      const asked = ['--by', by, '--reason', 'a lab device', '--until', end];
+      expect((await sigrel('matrix', 'exclude', 'ips', engine, ...asked)).out).toContain(`until ${end}`);
+    }
+    const listed = (await sigrel('matrix', 'waivers', 'ips')).out.replaceAll(/\s+/g, ' ');
+    expect(listed).toMatch(/withdrawn .* ann, bob a lab device; withdrawn by eve on .*: it is ours/);
+    expect(listed).toMatch(
+      new RegExp(`in force ${sooner} ann, bob a lab device \\(the earlier of .*, ${until30()} and ${sooner}\\)`),
+    );
   });
 
   test('that a device brings while a release is open opens the matrix again, and exposure does not grow', async () => {

@@ -34,7 +34,7 @@ import {
 import { listRevocations, readRevoked, restoreDevice, revokeDevice } from '../../infra/postgres/revocations.ts';
 import { createDeviceSites } from '../../infra/postgres/sites.ts';
 import { readSnapshot, writeSnapshot } from '../../infra/postgres/snapshots.ts';
-import { changeWaivers, createWaivers } from '../../infra/postgres/waivers.ts';
+import { changeWaivers, createWaivers, readWaivers } from '../../infra/postgres/waivers.ts';
 import { createWatches } from '../../infra/postgres/watches.ts';
 import { moveWatermark, readWatermark } from '../../infra/postgres/watermarks.ts';
 import { createEmptyDatabase, type TestDatabase } from '../support/database.ts';
@@ -268,22 +268,28 @@ const statements: Readonly<Record<string, () => Promise<void>>> = {
     await write(11, 11);
     expect(await read()).toEqual([0, 255, 11]);
   },
-  'createWaivers changeWaivers': async () => {
-    const waiver: Waiver = {
+  'createWaivers readWaivers changeWaivers': async () => {
+    const plain: Waiver = {
       ...{ waiverId: 'w-1', family: 'ips', kind: 'exclude', target: 'suricata-5.0.2-00000000', sourceDigest: null },
       ...{ reason: 'lab', expiresAt: '2027-01-31T00:00:00.000Z', by: ['ann'] },
     };
+    const waiver = { ...plain, askedUntil: [plain.expiresAt], withdrawn: null };
     const waivers = createWaivers(pool);
-    expect(await changeWaivers(pool, 'ips', () => ({ waiver: null }))).toEqual({ waiver: null });
+    expect(await changeWaivers(pool, 'ips', () => ({ waivers: [] }))).toEqual({ waivers: [] });
     // Who decides sees what others decided, also when all decide at once.
     const seen = await Promise.all(
       ['ann', 'bob', 'eve'].map((by) =>
-        changeWaivers(pool, 'ips', (known) => ({ waiver: { ...waiver, by: [...(known[0]?.by ?? []), by] } })),
+        changeWaivers(pool, 'ips', (known) => ({ waivers: [{ ...waiver, by: [...(known[0]?.by ?? []), by] }] })),
       ),
     );
-    expect(seen.map((one) => one.waiver.by.length).sort()).toEqual([1, 2, 3]);
+    expect(seen.map((one) => one.waivers[0]?.by.length).sort()).toEqual([1, 2, 3]);
     const [stored] = await waivers.list('ips');
-    expect(stored).toEqual({ ...waiver, by: expect.arrayContaining(['ann', 'bob', 'eve']) });
+    expect(stored).toEqual({ ...plain, by: expect.arrayContaining(['ann', 'bob', 'eve']) });
+    const withdrawn = { by: 'eve', reason: 'no need', at: '2026-11-30T10:00:00.000Z' };
+    await changeWaivers(pool, 'ips', (known) => ({ waivers: known.map((one) => ({ ...one, withdrawn })) }));
+    // Whoever tests or releases does not see it any more.
+    expect(await waivers.list('ips')).toEqual([]);
+    expect(await readWaivers(pool, 'ips')).toEqual([{ ...stored, askedUntil: waiver.askedUntil, withdrawn }]);
     expect(await waivers.list('yara')).toEqual([]);
   },
   createAcknowledgements: async () => {

@@ -1,7 +1,14 @@
 import { CommanderError } from 'commander';
-import { describe, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { createProgram } from '../../apps/cli/program.ts';
 import { commandRequest, freezeRequest, overrideRequest, releaseQuery } from '../../services/api/contract.ts';
+
+beforeEach(() => {
+  vi.spyOn(process.stderr, 'write').mockReturnValue(true);
+});
+afterEach(() => {
+  vi.restoreAllMocks();
+});
 
 /** What a command says of words that it cannot use; nothing is asked of anybody before. */
 const refusalOf = async (...args: readonly string[]): Promise<string> => {

@@ -1,6 +1,15 @@
 import { describe, expect, test } from 'vitest';
-import type { CellResult, Waiver } from '../../domain/release.ts';
-import { covers, decideWaiver, failuresOf, isInForce, type WaiverRequest } from '../../domain/waiver.ts';
+import type { CellResult } from '../../domain/release.ts';
+import {
+  covers,
+  decideWaiver,
+  failuresOf,
+  isInForce,
+  type KnownWaiver,
+  stateOfWaiver,
+  type WaiverRequest,
+  withdrawWaivers,
+} from '../../domain/waiver.ts';
 
 const now = Date.parse('2026-11-26T12:00:00Z');
 const request = (more: Partial<WaiverRequest> = {}): WaiverRequest => ({
@@ -8,9 +17,9 @@ const request = (more: Partial<WaiverRequest> = {}): WaiverRequest => ({
   ...{ by: 'ann', reason: 'three devices in the lab', expiresAt: '2027-01-31' },
   ...more,
 });
-const decide = (known: readonly Waiver[], more: Partial<WaiverRequest> = {}, result: CellResult | null = null) =>
+const decide = (known: readonly KnownWaiver[], more: Partial<WaiverRequest> = {}, result: CellResult | null = null) =>
   decideWaiver(known, request(more), { now, waiverId: 'w-1', result });
-const proposed = (): Waiver => {
+const proposed = (): KnownWaiver => {
   const made = decide([]);
   if (!made.ok) throw new Error(made.message);
   return made.waiver;
@@ -30,7 +39,10 @@ describe('two people decide', () => {
   test('what is in force is what both said: the reasons of both, and the earlier end', () => {
     const granted = decide([proposed()], { by: 'bob', reason: 'they are replaced', expiresAt: '2026-12-24' });
     expect(granted).toMatchObject({
-      waiver: { reason: 'three devices in the lab; they are replaced', expiresAt: '2026-12-24' },
+      waiver: {
+        ...{ reason: 'three devices in the lab; they are replaced', expiresAt: '2026-12-24' },
+        askedUntil: ['2027-01-31', '2026-12-24'],
+      },
     });
     expect(decide([proposed()], { by: 'bob', expiresAt: '2027-02-10' })).toMatchObject({
       waiver: { reason: 'three devices in the lab', expiresAt: '2027-01-31' },
@@ -43,7 +55,7 @@ describe('two people decide', () => {
 
   test('a proposal for another engine, family or kind, or one that is over, does not count', () => {
     const own = proposed();
-    const others: Waiver[] = [
+    const others: KnownWaiver[] = [
       { ...own, target: 'suricata-6.0.1-00000000' },
       { ...own, family: 'yara' },
       { ...own, expiresAt: '2026-11-25' },
@@ -63,12 +75,47 @@ describe('two people decide', () => {
   });
 });
 
+describe('one person takes it back', () => {
+  const said = { family: 'ips', target: proposed().target, by: 'eve', reason: 'the pack is there' };
+  const granted = (): KnownWaiver => {
+    const made = decide([proposed()], { by: 'bob', expiresAt: '2027-02-10' });
+    if (!made.ok) throw new Error(made.message);
+    return made.waiver;
+  };
+
+  test('proposed or in force; it says who, why and when', () => {
+    for (const waiver of [proposed(), granted()]) {
+      expect(withdrawWaivers([waiver], said, now)).toEqual({
+        ok: true,
+        waivers: [{ ...waiver, withdrawn: { by: 'eve', reason: said.reason, at: '2026-11-26T12:00:00.000Z' } }],
+      });
+    }
+  });
+  test('what is over, was taken back or is of something else is not there to be taken back', () => {
+    const gone = withdrawWaivers([granted()], said, now);
+    const others = gone.ok ? [...gone.waivers, { ...granted(), expiresAt: '2026-11-25' }] : [];
+    expect(withdrawWaivers([...others, { ...granted(), target: 'other' }], said, now)).toMatchObject({
+      ...{ ok: false, code: 'SRP_MISSING_WAIVER', message: expect.stringContaining('sigrel matrix waivers ips') },
+    });
+    // Nobody puts in force what was taken back: it is proposed anew.
+    expect(decide(others, { by: 'bob' })).toMatchObject({ ok: true, granted: false, waiver: { by: ['bob'] } });
+  });
+  test('each is proposed, in force, over or withdrawn', () => {
+    const states = [proposed(), granted(), { ...granted(), expiresAt: '2026-11-25' }].map((one) =>
+      stateOfWaiver(one, now),
+    );
+    expect(states).toEqual(['proposed', 'in force', 'over']);
+    const gone = withdrawWaivers([granted()], said, now);
+    expect(gone.ok && gone.waivers.map((one) => stateOfWaiver(one, now))).toEqual(['withdrawn']);
+  });
+});
+
 describe('an override', () => {
   const cellId = 'suricata-6.0.1-00000000/ids';
   const result = (verdict: CellResult['verdict'], rulesLoaded: number | null = 2): CellResult => ({
     ...{ cellId, verdict, rulesExpected: 2, rulesLoaded, gates: [], wallMs: 1 },
   });
-  const override = (found: CellResult | null, known: readonly Waiver[] = [], by = 'ann') =>
+  const override = (found: CellResult | null, known: readonly KnownWaiver[] = [], by = 'ann') =>
     decide(known, { kind: 'override', target: cellId, sourceDigest: 'a'.repeat(64), by }, found);
   const red = (...failing: [string, ...string[]][]): CellResult => ({
     ...result('fail'),
@@ -84,7 +131,7 @@ describe('an override', () => {
       })),
     ],
   });
-  const signed = (found: CellResult): Waiver => {
+  const signed = (found: CellResult): KnownWaiver => {
     const first = override(found);
     const second = first.ok ? override(found, [first.waiver], 'bob') : first;
     if (!second.ok) throw new Error(second.message);

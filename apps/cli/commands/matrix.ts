@@ -12,10 +12,11 @@ import {
   type Waiver,
 } from '../../../domain/release.ts';
 import { duration, plural } from '../../../domain/timeline.ts';
-import type { ReleaseAnswer, WaiverAnswer, WaiversAnswer } from '../../../services/api/contract.ts';
+import type { KnownWaiver } from '../../../domain/waiver.ts';
+import type { ReleaseAnswer, WaiverAnswer, WaiversAnswer, WithdrawalAnswer } from '../../../services/api/contract.ts';
 import type { Global } from '../global.ts';
 import { renderHeatMap } from '../heat-map.ts';
-import { parseEnd, parsePerson, parseReason } from '../options.ts';
+import { defaultBy, parseEnd, parsePerson, parseReason } from '../options.ts';
 import { note, out, outJson, outWords, paint, table, wrap } from '../output.ts';
 import { redCells } from '../view.ts';
 
@@ -110,20 +111,33 @@ const sayFailures = ({ failures = [] }: Pick<Waiver, 'failures'>): void => {
   for (const failure of failures) out(wrap(`lets pass: ${failure}`, '  '));
 };
 
-/** `matrix exclude`, `override` and `waivers`: what two people decide against the matrix. */
+/** Two people may have asked for two ends. */
+const ofEnds = ({ askedUntil }: KnownWaiver): string => {
+  const days = [...new Set(askedUntil.map((end) => end.slice(0, 10)))];
+  return days.length < 2 ? '' : ` (the earlier of the two that were asked for, ${days.join(' and ')})`;
+};
+
+const takenBack = ({ withdrawn }: KnownWaiver): string =>
+  withdrawn === null ? '' : `; withdrawn by ${withdrawn.by} on ${withdrawn.at.slice(0, 10)}: ${withdrawn.reason}`;
+
+/** `matrix exclude`, `override`, `withdraw` and `waivers`: what two people decide against the matrix. */
 const addWaivers = (matrix: Command, global: Global): void => {
   const decision = (command: Command) =>
     command
       .requiredOption('--by <person>', 'who decides; a second, different person puts it in force', parsePerson)
       .requiredOption('--reason <text>', 'why', parseReason)
-      .requiredOption('--until <date>', 'its end, e.g. 2027-01-31; at most 90 days', parseEnd)
+      .requiredOption(
+        '--until <date>',
+        'its end, e.g. 2027-01-31; at most 90 days; of both ends the earlier counts',
+        parseEnd,
+      )
       .option('--json', 'for programs');
   const told = ({ waiver, inForce }: WaiverAnswer, json: boolean | undefined): void => {
-    const until = waiver.expiresAt.slice(0, 10);
+    const until = `${waiver.expiresAt.slice(0, 10)}${ofEnds(waiver)}`;
     const by = waiver.by.join(' and ');
     if (json) outJson({ waiver, inForce });
     else if (inForce) outWords(`in force until ${until}, by ${by}: ${waiver.target}`);
-    else outWords(`proposed by ${by}; a second person puts it in force with the same command`);
+    else outWords(`proposed by ${by} until ${until}; a second person puts it in force with the same command`);
     if (!json) sayFailures(waiver);
   };
   decision(
@@ -157,25 +171,53 @@ const addWaivers = (matrix: Command, global: Global): void => {
       told(await global.api().post<WaiverAnswer>(path, { cell, ...asked }), json);
     });
   matrix
+    .command('withdraw')
+    .argument('<family>', 'e.g. ips')
+    .argument('<what>', 'the engine or the cell, as in "matrix waivers"')
+    .description('take an exclusion or override back, proposed or in force; one person is enough')
+    .requiredOption('--reason <text>', 'why', parseReason)
+    .option('--by <person>', 'who takes it back', parsePerson, defaultBy())
+    .option('--json', 'for programs')
+    .addHelpText(
+      'after',
+      `
+An excluded engine is part of the field again when that is looked at next: before the next stage of
+a release that is under way, or in the next release. An overridden cell blocks again; a release that
+has passed it goes on.
+
+Example:
+  $ sigrel matrix withdraw ips suricata-5.0.2-1f2e3d4c --by eve --reason "the pack is there"`,
+    )
+    .action(async (family: string, target: string, { json, ...said }: Omit<WaiverOptions, 'until'>) => {
+      const path = `/families/${encodeURIComponent(family)}/waivers/withdraw`;
+      const answer = await global.api().post<WithdrawalAnswer>(path, { target, ...said });
+      if (json) return outJson(answer);
+      for (const waiver of answer.withdrawn) {
+        const what = waiver.kind === 'exclude' ? 'the exclusion' : 'the override';
+        outWords(
+          `withdrawn: ${what} of ${target} by ${waiver.by.join(' and ')}, until ${waiver.expiresAt.slice(0, 10)}`,
+        );
+        sayFailures(waiver);
+      }
+    });
+  matrix
     .command('waivers')
     .argument('<family>', 'e.g. ips')
     .option('--json', 'for programs')
-    .description('exclusions and overrides of a family: proposed, in force, over')
+    .description('exclusions and overrides of a family: proposed, in force, over, withdrawn')
     .addHelpText('after', '\nExample:\n  $ sigrel matrix waivers ips')
     .action(async (family: string, options: { json?: boolean }) => {
       const path = `/families/${encodeURIComponent(family)}/waivers`;
       const { waivers } = await global.api().get<WaiversAnswer>(path);
       if (options.json) return outJson({ waivers });
       if (waivers.length === 0) return out(`family ${family} has no exclusion and no override`);
-      const stateOf = ({ inForce, by, expiresAt }: WaiversAnswer['waivers'][number]) =>
-        inForce ? 'in force' : by.length < 2 && Date.parse(expiresAt) > Date.now() ? 'proposed' : 'over';
       const columns = ['kind', 'what', 'state', 'until', 'by', 'reason'].map((name) => ({ name }));
       out(
         table(
           columns,
           waivers.map((waiver) => [
-            ...[waiver.kind, waiver.target, stateOf(waiver), waiver.expiresAt.slice(0, 10)],
-            ...[waiver.by.join(', '), waiver.reason],
+            ...[waiver.kind, waiver.target, waiver.state, waiver.expiresAt.slice(0, 10)],
+            ...[waiver.by.join(', '), `${waiver.reason}${ofEnds(waiver)}${takenBack(waiver)}`],
           ]),
         ),
       );
