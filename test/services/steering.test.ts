@@ -84,9 +84,11 @@ describe('steering', () => {
     const second = () => sigrel('release', 'start', good, '--id', 'second');
     await expectRefused(second, 1, 'SRP_RULE_FAMILY_BUSY', 'steered');
     await expectRefused(() => sigrel('release', 'cancel', id, '--reason', 'x'), 1, 'use halt');
-    expect((await sigrel('release', 'pause', id, '--reason', 'lunch')).code).toBe(0);
+    const paused = await sigrel('release', 'pause', id, '--reason', 'lunch', '--json');
+    expect(paused.code).toBe(0);
     expect((await director()).document.mode).toBe('frozen');
-    await pipeline.wait(id, ({ phase }) => phase === 'paused');
+    const { seq: frozenSeq } = JSON.parse(paused.out);
+    await pipeline.wait(id, ({ phase, seq }) => phase === 'paused' && seq >= frozenSeq);
     await expectRefused(() => sigrel('release', 'promote', id, '--reason', 'x'), 1, 'neither paused nor held');
     expect((await sigrel('release', 'resume', id, '--reason', 'fed')).code).toBe(0);
     await pipeline.wait(id, ({ phase }) => phase === 'rolling');
