@@ -7,6 +7,17 @@ export default defineConfig({
         test: {
           name: 'unit',
           include: ['test/unit/**/*.test.ts'],
+          // Loading the same modules once for each file would take a third of the time.
+          isolate: false,
+          // For what hangs, as below.
+          testTimeout: 300_000,
+        },
+      },
+      {
+        test: {
+          // Long series, and programs as processes of their own: for `npm test`, not for `npm run check`.
+          name: 'slow',
+          include: ['test/slow/**/*.test.ts'],
           // For what hangs, as below.
           testTimeout: 300_000,
         },

@@ -14,7 +14,7 @@ const rooms = ['domain', 'events', 'workflows', 'activities', 'infra', 'services
   existsSync(join(root, room)),
 );
 
-/** What each npm script runs, in order, once dependencies and Node 24 are there. Further arguments go to the last one. */
+/** What each npm script runs once dependencies and Node 24 are there. Further arguments go to the last one. */
 const programs = {
   cli: [[join(root, 'apps/cli/main.ts')]],
   demo: [['apps/cli/main.ts', 'demo']],
@@ -67,11 +67,17 @@ if (!steps) fail(`unknown program "${name}"; expected one of ${Object.keys(progr
 installDependencies();
 const node = findNode();
 
-/** Signals reach the program (Ctrl-C by the terminal, SIGTERM from here); we end when it has ended. */
-function run(args) {
+/**
+ * Signals reach the program (Ctrl-C by the terminal, SIGTERM from here); we end when it has ended. `whole`: what it says is
+ * shown when it has ended, so that programs that run at the same time do not talk into each other.
+ */
+function run(args, whole) {
   return new Promise((resolve) => {
     // Paths that a person gives to the command line are theirs; everything else works on the checkout.
-    const child = spawn(node, args, { cwd: name === 'cli' ? process.cwd() : root, stdio: 'inherit' });
+    const cwd = name === 'cli' ? process.cwd() : root;
+    const child = spawn(node, args, { cwd, stdio: whole ? ['ignore', 'pipe', 'pipe'] : 'inherit' });
+    const said = [];
+    for (const stream of [child.stdout, child.stderr]) stream?.on('data', (chunk) => said.push(chunk));
     const forward = () => child.kill('SIGTERM');
     const ignore = () => {};
     process.on('SIGTERM', forward);
@@ -80,12 +86,12 @@ function run(args) {
     child.on('close', (code, signal) => {
       process.off('SIGTERM', forward);
       process.off('SIGINT', ignore);
+      process.stdout.write(Buffer.concat(said));
       resolve(signal ? 1 : (code ?? 1));
     });
   });
 }
 
-for (const [index, step] of steps.entries()) {
-  const code = await run([...step, ...(index === steps.length - 1 ? args : [])]);
-  if (code !== 0) process.exit(code);
-}
+const together = steps.length > 1;
+const codes = await Promise.all(steps.map((step) => run(step === steps.at(-1) ? [...step, ...args] : step, together)));
+process.exitCode = codes.find((code) => code !== 0) ?? 0;

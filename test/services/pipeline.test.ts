@@ -104,7 +104,7 @@ describe('three releases through the whole pipeline', () => {
   });
 });
 
-/** RECORD_HISTORIES=1 writes what test/unit/replay.test.ts replays: to be done with a change of the workflows that is meant. */
+/** RECORD_HISTORIES=1 writes what test/unit/workflows.test.ts replays: to be done with a change of the workflows that is meant. */
 const recordHistories = async (client: Client) => {
   for (const [story, name] of Object.entries({ good: 'completed', astaro: 'blocked', blocks: 'halted' })) {
     const query = `WorkflowId = 'release/story-${story}' OR WorkflowId = 'matrix/story-${story}'`;
