@@ -1,4 +1,8 @@
 import { defineConfig } from 'vitest/config';
+import { patient } from './test/support/patience.ts';
+
+/** What tests wait for without saying how long. */
+const expect = { poll: patient };
 
 export default defineConfig({
   test: {
@@ -9,6 +13,7 @@ export default defineConfig({
           include: ['test/unit/**/*.test.ts'],
           // Loading the same modules once for each file would take a third of the time.
           isolate: false,
+          expect,
           // For what hangs, as below.
           testTimeout: 300_000,
         },
@@ -18,6 +23,7 @@ export default defineConfig({
           // Long series, and programs as processes of their own: for `npm test`, not for `npm run check`.
           name: 'slow',
           include: ['test/slow/**/*.test.ts'],
+          expect,
           // For what hangs, as below.
           testTimeout: 300_000,
         },
@@ -27,6 +33,7 @@ export default defineConfig({
           name: 'services',
           include: ['test/services/**/*.test.ts'],
           globalSetup: ['test/services/servers.ts'],
+          expect,
           // For what hangs: a slow machine takes minutes where a quick one takes seconds.
           testTimeout: 600_000,
           // Whoever needs engines first fetches them.
