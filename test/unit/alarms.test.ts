@@ -6,6 +6,7 @@ import { foldEvents } from '../../domain/release-state.ts';
 import { silent } from '../../infra/kafka/client.ts';
 import { createMemoryFamilyLog } from '../../infra/memory/family-log.ts';
 import { startAlarms } from '../../services/alarms.ts';
+import { patient } from '../support/patience.ts';
 import { judgeStatus, sampleStream, sampleVerdict } from '../support/streams.ts';
 
 const now = 10_000_000_000;
@@ -176,7 +177,7 @@ test('an alarm that the log does not take keeps no other one from being recorded
     },
     ...{ log: silent, now: () => now },
   });
-  await vi.waitFor(() => expect(refused).toBeGreaterThan(1), { timeout: 5_000 });
+  await vi.waitFor(() => expect(refused).toBeGreaterThan(1), patient);
   await service.stop();
   // Once: that another one fails does not raise it again.
   expect(familyLog.events).toMatchObject([{ type: 'AlarmRaised', data: { alarmId: 'freeze-old/ips' } }]);

@@ -5,11 +5,13 @@ import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { type BuildPorts, createBuildActivities } from '../../activities/build.ts';
 import type { SourceFile } from '../../domain/content/family.ts';
+import type { DirectorDocument } from '../../domain/director.ts';
 import type { EngineRun, EnrolledDevice } from '../../domain/ports.ts';
 import { type EngineBuild, engineId, type Waiver } from '../../domain/release.ts';
 import { decodeBundle, encodeBundle } from '../../infra/content/bundle.ts';
 import { loadFamily, parseFamily } from '../../infra/content/load-family.ts';
 import { createMemoryInventory } from '../../infra/memory/inventory.ts';
+import { directorThat, standing } from '../support/directors.ts';
 
 const examples = join(import.meta.dirname, '..', '..', 'examples');
 const engine = (name: string, version: string): EngineBuild => ({
@@ -59,8 +61,11 @@ const worker = (options: {
     blobs.set(sha256, bytes);
     return { engine: id, path: `content/ips/1/${id}.rules`, sha256, length: bytes.length };
   });
-  const document = { steady: { contentVersion: 1, releaseId: 'baseline', artefacts }, rollback: null };
-  const ports = {
+  const document: DirectorDocument = {
+    ...{ family: 'ips', directorVersion: 1, mode: 'steady', rollout: null, rollback: null },
+    steady: { contentVersion: 1, releaseId: 'baseline', artefacts },
+  };
+  const ports: BuildPorts = {
     blobs: { put, get: async (digest: string) => blobs.get(digest) ?? new Uint8Array() },
     openBundle: (bytes: Uint8Array) => parseFamily(decodeBundle(bytes)),
     inventory: createMemoryInventory(options.devices),
@@ -69,6 +74,7 @@ const worker = (options: {
     },
     waivers: { list: async () => options.waivers ?? [] },
     history: {
+      firstUses: async () => [],
       sourceAt: async (_family: string, time: number) =>
         options.released && Date.parse(options.releasedSince ?? '') <= time
           ? await put(
@@ -79,11 +85,11 @@ const worker = (options: {
           : null,
     },
     engines: { run },
-    director: { nextContentVersion: async () => 2, read: async () => ({ document }) },
+    director: directorThat({ nextContentVersion: async () => 2, read: async () => standing(document) }),
     now: () => options.now ?? today,
     heartbeat: () => {},
     cancelled: () => new AbortController().signal,
-  } as unknown as BuildPorts;
+  };
   const build = async (files: readonly SourceFile[]) => {
     const sourceDigest = await put(encodeBundle(files));
     const built = await createBuildActivities(ports).buildRelease({ releaseId: 'r-1', family: 'ips', sourceDigest });

@@ -236,11 +236,14 @@ describe('a release as people look at it', () => {
 });
 
 describe('the view that draws over itself', () => {
-  /** A terminal as far as the view knows it. */
+  /** This process's own output with another size, kept instead of shown. */
   const terminal = (columns: number, rows: number, isTTY = true) => {
     const written: string[] = [];
-    const stream = { isTTY, columns, rows, write: (text: string) => written.push(text) > 0 };
-    return { written, stream: stream as unknown as NodeJS.WriteStream };
+    const stream: NodeJS.WriteStream = Object.create(process.stdout, {
+      ...{ isTTY: { value: isTTY }, columns: { value: columns }, rows: { value: rows } },
+      write: { value: (text: string) => written.push(text) > 0 },
+    });
+    return { written, stream };
   };
 
   test('no line is broken by a narrow terminal, and it draws over as many lines as it drew', () => {

@@ -1,29 +1,34 @@
-import type { EachBatchHandler, Kafka } from 'kafkajs';
-import { expect, test } from 'vitest';
+import { type EachBatchPayload, Kafka, type KafkaMessage, logLevel } from 'kafkajs';
+import { expect, test, vi } from 'vitest';
 import { consumePartitions } from '../../services/consume.ts';
 
-/** A consumer whose broker goes away after two batches: it cannot leave its group. */
-const leavingKafka = () => {
-  let take: EachBatchHandler = async () => {};
-  const consumer = {
-    ...{ events: { GROUP_JOIN: 'join', CRASH: 'crash' }, on: () => {}, seek: () => {}, pause: () => {} },
-    ...{ connect: async () => {}, subscribe: async () => {} },
-    run: async ({ eachBatch }: { eachBatch: EachBatchHandler }) => {
-      take = eachBatch;
-    },
-    disconnect: () => Promise.reject(new Error('no broker')),
+/** One record, which begins and ends its partition. */
+const batchOf = (partition: number): EachBatchPayload => {
+  const message: KafkaMessage = {
+    ...{ key: null, value: null, timestamp: '0', attributes: 0, offset: '0', headers: {} },
   };
-  const batch = (partition: number) =>
-    take({
-      batch: {
-        partition,
-        messages: [{ offset: '0' }],
-        highWatermark: '1',
-        firstOffset: () => '0',
-        lastOffset: () => '0',
-      },
-    } as unknown as Parameters<EachBatchHandler>[0]);
-  return { kafka: { consumer: () => consumer } as unknown as Kafka, batch };
+  return {
+    batch: {
+      ...{ topic: 't', partition, messages: [message], highWatermark: '1', isEmpty: () => false },
+      ...{ firstOffset: () => '0', lastOffset: () => '0', offsetLag: () => '0', offsetLagLow: () => '0' },
+    },
+    ...{ resolveOffset: () => {}, heartbeat: async () => {}, pause: () => () => {} },
+    ...{ commitOffsetsIfNecessary: async () => {}, uncommittedOffsets: () => ({ topics: [] }) },
+    ...{ isRunning: () => true, isStale: () => false },
+  };
+};
+
+/** A client whose broker goes away after two batches: its consumer cannot leave its group. */
+const leavingKafka = () => {
+  const kafka = new Kafka({ brokers: ['nowhere:9092'], logLevel: logLevel.NOTHING });
+  const consumer = kafka.consumer({ groupId: 'g' });
+  vi.spyOn(kafka, 'consumer').mockReturnValue(consumer);
+  vi.spyOn(consumer, 'connect').mockResolvedValue();
+  vi.spyOn(consumer, 'subscribe').mockResolvedValue();
+  vi.spyOn(consumer, 'disconnect').mockRejectedValue(new Error('no broker'));
+  const run = vi.spyOn(consumer, 'run').mockResolvedValue();
+  const batch = (partition: number) => run.mock.calls[0]?.[0]?.eachBatch?.(batchOf(partition));
+  return { kafka, batch };
 };
 
 test('a consumer that stops while Kafka is away closes every partition and says what failed', async () => {

@@ -3,12 +3,14 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, test } from 'vitest';
 import { createRolloutActivities } from '../../activities/rollout.ts';
+import type { DirectorDocument } from '../../domain/director.ts';
 import { defaultPolicy, type RolloutPolicy } from '../../domain/policy.ts';
-import type { DirectorStore, EvidenceReader } from '../../domain/ports.ts';
+import type { EvidenceReader } from '../../domain/ports.ts';
 import type { SegmentCounts } from '../../domain/release.ts';
 import { assessStage, type JudgeStatus, refuseRenewal, type StageQuestion } from '../../domain/stage-rule.ts';
 import { parsePolicy } from '../../events/policy-schema.ts';
 import { createMemoryInventory } from '../../infra/memory/inventory.ts';
+import { directorThat, standing } from '../support/directors.ts';
 import { judgeStatus, sampleVerdict } from '../support/streams.ts';
 
 const now = 10_000_000;
@@ -81,6 +83,10 @@ describe('hawkBit', () => {
 
 // ---- the real watch over a stage, with a clock that goes on by one tick with every look
 
+const idle: DirectorDocument = {
+  ...{ family: 'ips', directorVersion: 1, mode: 'steady', rollout: null, rollback: null },
+  steady: { contentVersion: 1, releaseId: 'baseline', artefacts: [] },
+};
 const watch = (evidence: EvidenceReader, changes: { held?: boolean; cancelled?: AbortSignal } = {}) => {
   let looks = 0;
   const { watchStage } = createRolloutActivities({
@@ -97,7 +103,7 @@ const watch = (evidence: EvidenceReader, changes: { held?: boolean; cancelled?: 
     },
     inventory: createMemoryInventory([]),
     watches: { note: async () => {}, lastSeen: async () => null },
-    director: { read: async () => ({ freeze: null }) } as unknown as DirectorStore,
+    director: directorThat({ read: async () => standing(idle) }),
     now: () => now + looks * policy.tickMs,
     cancelled: () => changes.cancelled ?? new AbortController().signal,
   });

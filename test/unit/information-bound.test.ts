@@ -74,7 +74,7 @@ test.each([
 });
 
 test('a brick needs the dead devices of vector V20', () => {
-  const { inputs, expected } = vectors.vectors.find(({ id }) => id === 'V20') as unknown as {
+  const { inputs, expected } = vectors.vectors.find(({ id }) => id === 'V20') as {
     inputs: { r0: number; hazardPerHour: number; windowMinutes: number; delta: number; alpha: number };
     expected: { deadDevices: string };
   };

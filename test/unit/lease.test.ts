@@ -1,11 +1,13 @@
 import { describe, expect, test, vi } from 'vitest';
 import type { DirectorDocument, FamilyFreeze } from '../../domain/director.ts';
 import { SigrelError } from '../../domain/errors.ts';
-import type { DirectorStore, FamilyLog } from '../../domain/ports.ts';
+import type { FamilyLog } from '../../domain/ports.ts';
 import { type JudgeStatus, refuseRenewal } from '../../domain/stage-rule.ts';
 import { silent } from '../../infra/kafka/client.ts';
 import { createMemoryFamilyLog } from '../../infra/memory/family-log.ts';
 import { startLeaseRenewal } from '../../services/lease.ts';
+import { directorThat, standing } from '../support/directors.ts';
+import { patient } from '../support/patience.ts';
 import { judgeStatus, sampleVerdict } from '../support/streams.ts';
 
 const now = 1_000_000;
@@ -96,19 +98,19 @@ describe('the service', () => {
     const renewals: number[] = [];
     let looked = 0;
     let clock = now;
-    const director = {
+    const director = directorThat({
       families: async () => ['ips'],
       read: async () => {
         looked += 1;
-        return { document, expiresAt, stopped: false, freeze: null, ...stands };
+        return standing(document, { expiresAt, ...stands });
       },
-      renew: async (_family: string, version: number, expiresInMs: number, asOf: number) => {
+      renew: async (_family, version, expiresInMs, asOf = Number.NaN) => {
         expect(version).toBe(7);
         if (!renew(asOf)) return false;
         renewals.push(expiresInMs);
         return true;
       },
-    } as unknown as DirectorStore;
+    });
     const watches = { note: async () => {}, lastSeen: async () => now };
     const service = startLeaseRenewal({
       director,
@@ -127,7 +129,7 @@ describe('the service', () => {
       },
       ...{ watches, log: silent, now: () => clock },
     });
-    await vi.waitFor(() => expect(looked).toBeGreaterThan(1), { timeout: 5_000 });
+    await vi.waitFor(() => expect(looked).toBeGreaterThan(1), patient);
     await service.stop();
     return renewals;
   };
