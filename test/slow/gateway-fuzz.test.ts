@@ -11,7 +11,8 @@ import { createMemoryTelemetryLog } from '../../infra/memory/telemetry-log.ts';
 import { type Gateway, startGateway } from '../../services/gateway.ts';
 import { createReportCheck, type Looked, refuse } from '../../services/report-check.ts';
 import { gatewayPorts } from '../support/devices.ts';
-import { malform, type Random, seeded, validReport } from '../support/devices-fuzz.ts';
+import { malform, validReport } from '../support/devices-fuzz.ts';
+import { type Random, seeded } from '../support/random.ts';
 
 const fleetKey = Buffer.alloc(32, 9);
 const keys = [{ epoch: 1, key: fleetKey, acceptedUntil: null }];

@@ -3,22 +3,7 @@
  * wrong once is wrong again. Every mutation leaves something that must not count.
  */
 import type { DeviceReport } from '../../domain/telemetry.ts';
-
-export type Random = () => number;
-
-/** mulberry32: small, quick, and the same everywhere. */
-export const seeded = (seed: number): Random => {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
-  };
-};
-
-const below = (random: Random, n: number): number => Math.floor(random() * n);
-const pick = <T>(random: Random, list: readonly T[]): T => list[below(random, list.length)] as T;
+import { below, pick, type Random } from './random.ts';
 
 const engine = { name: 'suricata', version: '8.0.7', packageVersion: '1:8.0.7-1', digest: 'ab'.repeat(32) };
 

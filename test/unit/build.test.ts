@@ -12,6 +12,7 @@ import { decodeBundle, encodeBundle } from '../../infra/content/bundle.ts';
 import { loadFamily, parseFamily } from '../../infra/content/load-family.ts';
 import { createMemoryInventory } from '../../infra/memory/inventory.ts';
 import { directorThat, standing } from '../support/directors.ts';
+import { seeded, seedOfRun, shuffled } from '../support/random.ts';
 
 const examples = join(import.meta.dirname, '..', '..', 'examples');
 const engine = (name: string, version: string): EngineBuild => ({
@@ -110,10 +111,10 @@ const fleet = [device('a', six), device('b', six), device('c', seven), device('d
 const lost = (build: EngineBuild) => (build.version === '6.0.1' ? ['1000001', '1000007'] : []);
 
 describe('a build', () => {
-  test('gives the same bytes twice, on another worker, and from files in another order', async () => {
+  test(`gives the same bytes twice, on another worker, and from files in another order (seed ${seedOfRun})`, async () => {
     const files = await filesOf('families/ips', cut);
     const builds = [];
-    for (const list of [files, files, files.toReversed(), files.toSorted(() => 0.5 - Math.random())]) {
+    for (const list of [files, files, files.toReversed(), shuffled(seeded(seedOfRun), files)]) {
       builds.push(await worker({ devices: fleet, lost }).build(list));
     }
     const devices = fleet.toReversed();

@@ -9,6 +9,7 @@ import { acceptWindow, foldTicks, newSession } from '../../domain/judge/session.
 import { defaultPolicy, metrics, type RolloutPolicy } from '../../domain/policy.ts';
 import { partitionKey, type Window } from '../../domain/telemetry.ts';
 import { bucketOf as hashed } from '../../infra/cohort.ts';
+import { seeded } from '../support/random.ts';
 import {
   foldLog,
   type LogRecord,
@@ -250,11 +251,7 @@ describe('properties', () => {
  */
 const outageWorld = (run: number, unit: RolloutPolicy['unit']) => {
   const [sites, devicesPerSite, ticks] = [40, 8, 12];
-  let seed = Math.imul(run + 1, 2_654_435_761) >>> 0;
-  const random = () => {
-    seed = (Math.imul(seed, 1_664_525) + 1_013_904_223) >>> 0;
-    return seed / 2 ** 32;
-  };
+  const random = seeded(run);
   const salt = `run ${run}`;
   const threshold = Math.floor(bucketSpace / 4);
   const log = newLog((id) => id.split('-')[0]);
