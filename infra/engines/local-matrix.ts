@@ -10,6 +10,7 @@ import { cellsFor } from '../../domain/matrix/plan.ts';
 import { type MatrixTools, runCell } from '../../domain/matrix/run-cell.ts';
 import type { TestedCell } from '../../domain/matrix/test-cell.ts';
 import { type EngineBuild, type EngineId, engineId } from '../../domain/release.ts';
+import { inParallel } from '../in-parallel.ts';
 
 /** What an engine's artefact would go without. */
 export type Gap = { readonly engine: EngineId; readonly rules: readonly NotLoaded[] };
@@ -43,7 +44,8 @@ export const testFamily = async (
     fits.set(id, found);
     return found;
   };
-  const cells = await inParallel(cellsFor(engines, family.configurations, {}), async (cell) => {
+  const planned = cellsFor(engines, family.configurations, {});
+  const cells = await inParallel(planned, availableParallelism(), async (cell) => {
     const { rules } = await fitOf(cell.engine);
     return runCell(tools, { family, cell, rules, shipped: featuresOf(options.previous), ...options }, signal);
   });
@@ -60,16 +62,3 @@ export const testFamily = async (
 
 const featuresOf = (rules: readonly Rule[] | null): readonly string[] | null =>
   rules?.flatMap(({ features }) => features) ?? null;
-
-/** Results in the order of `items`. */
-const inParallel = async <T, R>(items: readonly T[], work: (item: T) => Promise<R>): Promise<readonly R[]> => {
-  const results: R[] = [];
-  const waiting = [...items.entries()];
-  const next = async (): Promise<void> => {
-    for (let entry = waiting.shift(); entry !== undefined; entry = waiting.shift()) {
-      results[entry[0]] = await work(entry[1]);
-    }
-  };
-  await Promise.all(Array.from({ length: Math.min(availableParallelism(), items.length) }, next));
-  return results;
-};

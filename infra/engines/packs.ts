@@ -3,12 +3,14 @@
  * program of Debian's, as a package of npm or PyPI where it is a library. A pack holds the files that the engine really
  * links or reads, as plain files; its digest over them is the engine's identity.
  */
+
 import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { copyFile, mkdir, readdir, readFile, realpath, rm, writeFile } from 'node:fs/promises';
 import { basename, dirname, join, sep } from 'node:path';
 import { SigrelError } from '../../domain/errors.ts';
 import type { EngineBuild } from '../../domain/release.ts';
+import { inParallel } from '../in-parallel.ts';
 import { cacheRoot, fillOnce } from '../servers/cache.ts';
 import { run } from '../servers/processes.ts';
 import { type Progress, step } from '../servers/progress.ts';
@@ -105,18 +107,11 @@ export const acquirePacks = async (progress: Progress, names?: readonly string[]
   if (left.length > 0)
     progress(`${left.map(nameOf).join(', ')} left out: they need Linux on x64 and Python 3.9 with pip`);
   const chosen = wantedPacks.filter((wanted) => names?.includes(nameOf(wanted)) ?? !left.includes(wanted));
-  const settled: PromiseSettledResult<Pack>[] = [];
-  const waiting = [...chosen.entries()];
-  const work = async (): Promise<void> => {
-    for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) {
-      const [index, wanted] = next;
-      settled[index] = await acquirePack(wanted, progress).then(
-        (value) => ({ status: 'fulfilled', value }),
-        (reason) => ({ status: 'rejected', reason }),
-      );
-    }
-  };
-  await Promise.all(Array.from({ length: atOnce }, work));
+  // All of them are tried before the first failure is thrown.
+  const settled = await inParallel(chosen, atOnce, async (wanted) => {
+    const [result] = await Promise.allSettled([acquirePack(wanted, progress)]);
+    return result;
+  });
   return settled.map((result) => {
     if (result.status === 'rejected') throw result.reason;
     return result.value;

@@ -2,6 +2,7 @@
  * `npm run bench -- matrix`: the matrix of the example families over every pack, what sigrel adds to an engine run, and a
  * large real rule set. No servers; a store of results of its own.
  */
+
 import { spawn } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
@@ -19,6 +20,7 @@ import { type LocalMatrix, testFamily } from '../../infra/engines/local-matrix.t
 import { acquirePacks, engineCommand, type Pack, packsOf } from '../../infra/engines/packs.ts';
 import { createEngineRunner } from '../../infra/engines/runner.ts';
 import { createMatrixTools } from '../../infra/engines/tools.ts';
+import { inParallel } from '../../infra/in-parallel.ts';
 import { type Progress, step } from '../../infra/servers/progress.ts';
 import { median } from './median.ts';
 
@@ -224,22 +226,18 @@ const benchLarge = async (packs: readonly Pack[], progress: Progress): Promise<o
   const runner = createEngineRunner(packs);
   const { signal } = new AbortController();
   const inputs = [{ name: 'program', path: process.argv[1] ?? import.meta.filename }];
-  const rows: { engine: string; loaded: number | null; ms: number; peakMb: number | null }[] = [];
-  const waiting = [...packs];
-  const work = async (): Promise<void> => {
-    for (let pack = waiting.shift(); pack; pack = waiting.shift()) {
-      const run = await runner.run(pack.build, { rules: artefact, inputs, mode: 'scan' }, signal);
-      const peak = run?.kind === 'completed' ? run.peakBytes : null;
-      rows.push({
-        engine: `${pack.build.name} ${pack.build.version}`,
-        loaded: run?.kind === 'completed' ? run.loaded : null,
-        ms: run?.wallMs ?? 0,
-        peakMb: peak === null ? null : Math.round(peak / 2 ** 20),
-      });
-    }
+  const measure = async ({ build }: Pack) => {
+    const run = await runner.run(build, { rules: artefact, inputs, mode: 'scan' }, signal);
+    const peak = run?.kind === 'completed' ? run.peakBytes : null;
+    return {
+      engine: `${build.name} ${build.version}`,
+      loaded: run?.kind === 'completed' ? run.loaded : null,
+      ms: run?.wallMs ?? 0,
+      peakMb: peak === null ? null : Math.round(peak / 2 ** 20),
+    };
   };
-  const whole = await timed(() =>
-    step(progress, `${rules.length} rules on ${packs.length} engines`, () => Promise.all([work(), work()])),
+  const { value: rows, ...whole } = await timed(() =>
+    step(progress, `${rules.length} rules on ${packs.length} engines`, () => inParallel(packs, 2, measure)),
   );
   out(`\n${rules.length} real rules, one run per engine, two at a time: ${(whole.ms / 1_000).toFixed(1)} s in all`);
   const columns = ['engine', 'rules loaded', 'time', 'peak memory'].map((name, at) => ({ name, right: at > 0 }));

@@ -1,4 +1,5 @@
 /** YARA, YARA-X and ClamAV: what each version makes of each probe is exactly what was measured by hand. */
+
 import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -8,6 +9,7 @@ import type { EngineFile, EngineRun } from '../../domain/ports.ts';
 import { defaultLimits, type Limits } from '../../infra/engines/isolated.ts';
 import { acquirePacks, type Pack, packsOf } from '../../infra/engines/packs.ts';
 import { createEngineRunner } from '../../infra/engines/runner.ts';
+import { inParallel } from '../../infra/in-parallel.ts';
 import { stderrProgress } from '../../infra/servers/progress.ts';
 
 const shared = process.env.SIGREL_SHARED ?? join(import.meta.dirname, '..', '..', '..', 'shared');
@@ -77,19 +79,15 @@ describe.skipIf(!here)('YARA and YARA-X', async () => {
     async (name) => {
       const pack = packOf(name);
       if (pack.build.version !== pack.wanted) return; // the archive has moved on: nothing was measured of this one
-      const waiting = [...(pack.build.name === 'yara' ? probes : split)];
       const wrong: string[] = [];
-      const work = async (): Promise<void> => {
-        for (let probe = waiting.shift(); probe; probe = waiting.shift()) {
-          const measured = probe.outcomes[`${pack.build.name}-${pack.build.version}`];
-          if (measured === undefined) continue;
-          const said = await run(pack, utf8(probe.rule), [{ name: 'sample', bytes: sampleOf(probe) }]);
-          const found = outcomeOf(said);
-          const expected = ['match', 'no-match'].includes(measured) ? measured : 'refused';
-          if (found !== expected) wrong.push(`${probe.id}: ${found}, measured ${measured}`);
-        }
-      };
-      await Promise.all([work(), work()]);
+      await inParallel(pack.build.name === 'yara' ? probes : split, 2, async (probe) => {
+        const measured = probe.outcomes[`${pack.build.name}-${pack.build.version}`];
+        if (measured === undefined) return;
+        const said = await run(pack, utf8(probe.rule), [{ name: 'sample', bytes: sampleOf(probe) }]);
+        const found = outcomeOf(said);
+        const expected = ['match', 'no-match'].includes(measured) ? measured : 'refused';
+        if (found !== expected) wrong.push(`${probe.id}: ${found}, measured ${measured}`);
+      });
       expect(wrong).toEqual([]);
     },
     600_000,

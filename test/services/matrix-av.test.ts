@@ -1,4 +1,5 @@
 /** The matrix on ClamAV: what exit codes hide (a refused file, skipped signatures, a scan cut short) is red, and named. */
+
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, test } from 'vitest';
@@ -16,6 +17,7 @@ import { goodwareFor } from '../../infra/engines/goodware.ts';
 import { defaultLimits } from '../../infra/engines/isolated.ts';
 import { acquirePacks, type Pack, packsOf } from '../../infra/engines/packs.ts';
 import { createEngineRunner } from '../../infra/engines/runner.ts';
+import { inParallel } from '../../infra/in-parallel.ts';
 import { stderrProgress } from '../../infra/servers/progress.ts';
 
 const product = join(import.meta.dirname, '..', '..');
@@ -62,19 +64,14 @@ const testAll = async (
   content: (pack: Pack) => Partial<CellContent> | Promise<Partial<CellContent>> = () => ({}),
   runner: EngineRunner = engines,
 ): Promise<ReadonlyMap<string, TestedCell>> => {
-  const tested = new Map<string, TestedCell>();
-  const waiting = [...packs];
-  const work = async (): Promise<void> => {
-    for (let pack = waiting.shift(); pack !== undefined; pack = waiting.shift()) {
-      const [cell] = cellsFor([pack.build], family.configurations, {});
-      if (!cell) throw new Error('no cell');
-      const more = await content(pack);
-      const whole = { family, rules: family.rules, previous: null, shipped: null, goodware: [], smoke: [], ...more };
-      tested.set(pack.build.version, await testCell({ engines: runner, now: Date.now }, cell, whole, signal));
-    }
-  };
-  await Promise.all([work(), work()]);
-  return new Map([...tested].sort(([a], [b]) => (a < b ? -1 : 1)));
+  const tested = await inParallel(packs, 2, async (pack): Promise<[string, TestedCell]> => {
+    const [cell] = cellsFor([pack.build], family.configurations, {});
+    if (!cell) throw new Error('no cell');
+    const more = await content(pack);
+    const whole = { family, rules: family.rules, previous: null, shipped: null, goodware: [], smoke: [], ...more };
+    return [pack.build.version, await testCell({ engines: runner, now: Date.now }, cell, whole, signal)];
+  });
+  return new Map(tested.toSorted(([a], [b]) => (a < b ? -1 : 1)));
 };
 
 const gateOf = ({ result }: TestedCell, name: string): CellResult['gates'][number] | undefined =>

@@ -1,4 +1,5 @@
 /** The matrix on real content and real traffic: every trap that was measured by hand is a red or void cell with its reason. */
+
 import { existsSync } from 'node:fs';
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -19,6 +20,7 @@ import { acquirePacks, type Pack, packsOf } from '../../infra/engines/packs.ts';
 import { tcpCapture } from '../../infra/engines/pcap.ts';
 import { createEngineRunner } from '../../infra/engines/runner.ts';
 import { smokeCaptures } from '../../infra/engines/smoke.ts';
+import { inParallel } from '../../infra/in-parallel.ts';
 import { stderrProgress } from '../../infra/servers/progress.ts';
 
 const shared = process.env.SIGREL_SHARED ?? join(import.meta.dirname, '..', '..', '..', 'shared');
@@ -61,16 +63,12 @@ const familyOf = (rules: readonly Rule[], more: Partial<Family> = {}): Family =>
 
 const testAll = async (family: Family, more: Partial<CellContent> = {}): Promise<ReadonlyMap<string, TestedCell>> => {
   const builds = packs.map(({ build }) => build);
-  const tested = new Map<string, TestedCell>();
-  const waiting = [...cellsFor(builds, family.configurations, {})];
-  const work = async (): Promise<void> => {
-    for (let cell = waiting.shift(); cell !== undefined; cell = waiting.shift()) {
-      const content = { family, rules: family.rules, previous: null, shipped: null, goodware: [], smoke: [], ...more };
-      tested.set(cell.engine.version, await testCell({ engines, now: Date.now }, cell, content, signal));
-    }
-  };
-  await Promise.all([work(), work()]);
-  return tested;
+  const content = { family, rules: family.rules, previous: null, shipped: null, goodware: [], smoke: [], ...more };
+  const cells = cellsFor(builds, family.configurations, {});
+  const tested = await inParallel(cells, 2, async (cell): Promise<[string, TestedCell]> => {
+    return [cell.engine.version, await testCell({ engines, now: Date.now }, cell, content, signal)];
+  });
+  return new Map(tested);
 };
 
 const gateOf = ({ result }: TestedCell, name: string): CellResult['gates'][number] | undefined =>
@@ -191,11 +189,7 @@ describe.skipIf(!here)('each version’s own rules, cut to fit each engine', () 
       expect(run).toMatchObject({ kind: 'completed', loaded: rules.length - expected, failed: 0 });
       for (const { words } of fit?.gaps ?? []) expect(words).not.toBe('');
     };
-    const waiting = [...packs];
-    const work = async (): Promise<void> => {
-      for (let pack = waiting.shift(); pack !== undefined; pack = waiting.shift()) await check(pack);
-    };
-    await Promise.all([work(), work()]);
+    await inParallel(packs, 2, check);
   });
 });
 

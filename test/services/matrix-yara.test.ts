@@ -1,4 +1,5 @@
 /** The matrix on YARA and YARA-X: every trap that was measured by hand is a red or void cell with its reason. */
+
 import { existsSync } from 'node:fs';
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -17,6 +18,7 @@ import { goodwareFor } from '../../infra/engines/goodware.ts';
 import { defaultLimits } from '../../infra/engines/isolated.ts';
 import { acquirePacks, type Pack, packsOf } from '../../infra/engines/packs.ts';
 import { createEngineRunner } from '../../infra/engines/runner.ts';
+import { inParallel } from '../../infra/in-parallel.ts';
 import { stderrProgress } from '../../infra/servers/progress.ts';
 
 const shared = process.env.SIGREL_SHARED ?? join(import.meta.dirname, '..', '..', '..', 'shared');
@@ -72,19 +74,14 @@ const testAll = async (
   { runner = engines, only = () => true }: Options = {},
 ): Promise<ReadonlyMap<string, TestedCell>> => {
   const chosen = packs.filter(({ build }) => only(named(build)));
-  const tested = new Map<string, TestedCell>();
-  const waiting = [...chosen];
-  const work = async (): Promise<void> => {
-    for (let pack = waiting.shift(); pack !== undefined; pack = waiting.shift()) {
-      const [cell] = cellsFor([pack.build], family.configurations, {});
-      if (!cell) throw new Error('no cell');
-      const more = await content(pack);
-      const whole = { family, rules: family.rules, previous: null, shipped: null, goodware: [], smoke: [], ...more };
-      tested.set(named(pack.build), await testCell({ engines: runner, now: Date.now }, cell, whole, signal));
-    }
-  };
-  await Promise.all([work(), work()]);
-  return tested;
+  const tested = await inParallel(chosen, 2, async (pack): Promise<[string, TestedCell]> => {
+    const [cell] = cellsFor([pack.build], family.configurations, {});
+    if (!cell) throw new Error('no cell');
+    const more = await content(pack);
+    const whole = { family, rules: family.rules, previous: null, shipped: null, goodware: [], smoke: [], ...more };
+    return [named(pack.build), await testCell({ engines: runner, now: Date.now }, cell, whole, signal)];
+  });
+  return new Map(tested);
 };
 
 const gateOf = ({ result }: TestedCell, name: string): CellResult['gates'][number] | undefined =>
@@ -416,7 +413,6 @@ describe('time', () => {
       expect([engine, gateOf(cell, 'controls')?.verdict, cell.result.rulesLoaded]).toEqual([engine, 'pass', null]);
       expect(gateOf(cell, 'result')).toMatchObject({ verdict: 'fail', observed: 'timeout' });
       expect(gateOf(cell, 'result')?.details[0]?.words).toMatch(/killed after|timed? ?out|scanned for/i);
-      expect(cell.result.wallMs).toBeLessThan(20_000);
       expect(cell.observation).toBeNull();
     }
   };
