@@ -193,11 +193,10 @@ describe('a run that goes wrong is no result', () => {
   test('an abort ends the engine', async ({ skip }) => {
     const pack = oldest() ?? skip('no version 6 here: later versions are not slow on this rule');
     const input: EngineInput = { rules: bytes(slow), inputs: letters, mode: 'ids' };
-    const started = performance.now();
+    // At its own limit it would be a result, and no error.
     await expect(createEngineRunner(packs).run(pack.build, input, AbortSignal.timeout(500))).rejects.toThrow(
       'aborted due to timeout',
     );
-    expect(performance.now() - started).toBeLessThan(defaultLimits.wallMs / 2);
     await expect.poll(leftBehind).toEqual([]);
   });
 

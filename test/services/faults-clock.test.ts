@@ -118,7 +118,7 @@ describe('in the stages of one release: exposure is never above plan, and it goe
     const { types } = await expectSound(faulty.pipeline.config, faulty.directors, id, 'completed');
     expect(types.filter((type) => type === 'StagePassed')).toHaveLength(stages.length);
     expect(types).not.toContain('RegressionDetected');
-    expect(faulty.running(state.build?.contentVersion ?? -1)).toBe(devices);
+    await expect.poll(() => faulty.running(state.build?.contentVersion ?? -1)).toBe(devices);
   });
 });
 

@@ -7,6 +7,7 @@ import { readServers } from '../../infra/servers/local.ts';
 import { readServices } from '../../infra/servers/services-record.ts';
 import { cleanUp } from '../support/clean-up.ts';
 import { type FaultyPipeline, startFaultyPipeline } from '../support/faults.ts';
+import { patient } from '../support/patience.ts';
 import { until } from '../support/pipeline.ts';
 import { openSmallDisk, type SmallDisk } from '../support/small-disk.ts';
 import { expectSound, readTelemetry } from '../support/soundness.ts';
@@ -130,7 +131,7 @@ describe('the disk of Kafka is full', () => {
     expect([...talking.answers.keys()].sort()).toEqual([200, 503]);
     await expectSound(faulty.pipeline.config, faulty.directors, id, 'completed');
     await expectKept(id, accepted);
-    expect(faulty.running(version)).toBe(devices);
+    await expect.poll(() => faulty.running(version), patient).toBe(devices);
   });
 
   test('a person halts meanwhile: frozen at once, recorded when there is space again', async () => {

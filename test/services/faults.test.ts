@@ -15,6 +15,7 @@ import { openRepository } from '../../infra/tuf/client.ts';
 import { storeDirOf } from '../../services/all.ts';
 import { startRepository } from '../../services/repository.ts';
 import { type FaultyPipeline, type Part, startFaultyPipeline } from '../support/faults.ts';
+import { patient } from '../support/patience.ts';
 import { until } from '../support/pipeline.ts';
 import { expectSound, type Sound } from '../support/soundness.ts';
 
@@ -76,7 +77,7 @@ describe('each is killed in a stage of one release: nothing is granted while it 
     expect(types.filter((type) => type === 'StagePassed')).toHaveLength(stages.length);
     expect(types).toEqual(expect.arrayContaining(['LeaseLapsed', 'StageHeld', 'RolloutResumed']));
     expect(types).not.toContain('RegressionDetected');
-    expect(faulty.running(state.build?.contentVersion ?? -1)).toBe(devices);
+    await expect.poll(() => faulty.running(state.build?.contentVersion ?? -1), patient).toBe(devices);
   });
 });
 

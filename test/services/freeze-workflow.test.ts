@@ -14,9 +14,9 @@ import { createDirectorStore } from '../../infra/tuf/director-store.ts';
 import { freezeFamily, thawFamily } from '../../services/api/freeze.ts';
 import { bundleFreeze, startFreezer } from '../../services/freezer.ts';
 import { engineA } from '../support/devices.ts';
+import { patient } from '../support/patience.ts';
 
-const namespace = 'six-ways';
-const patient = { timeout: 60_000, interval: 100 };
+const namespace = 'freeze-workflow';
 
 let bundle: Awaited<ReturnType<typeof bundleFreeze>>;
 const ended: (() => Promise<unknown>)[] = [];

@@ -4,7 +4,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Kafka } from 'kafkajs';
-import { afterAll, afterEach, beforeAll, describe, expect, inject, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, inject, test } from 'vitest';
 import { emptyState, foldRecord } from '../../domain/at-risk.ts';
 import { defaultPolicy } from '../../domain/policy.ts';
 import { engineId, segmentKey } from '../../domain/release.ts';
@@ -46,6 +46,11 @@ beforeAll(async () => {
   kafka = createKafka({ brokers: inject('kafkaBrokers'), clientId: 'test', log: silent });
   telemetry = createTelemetryLog(kafka, prefix);
   [database] = await Promise.all([createDatabase(), createTopics(kafka, prefix, silent)]);
+});
+/** Who is known and who is revoked is a matter of each test. */
+beforeEach(async () => {
+  await database.pool.query('delete from devices');
+  await database.pool.query('truncate device_revocations');
 });
 afterEach(async () => {
   await Promise.all([...running].map((gateway) => gateway.stop()));
@@ -127,8 +132,6 @@ test('the site of a device stays across restarts, and is that of the imported in
   await saveDevices(database.pool, [{ ...row, deviceId: 'bare', site: 'lyon', describedAt: 1_000 }]);
   const inventory = await allOf(createInventory(database.pool).devices());
   expect(inventory.find(({ deviceId }) => deviceId === 'bare')).toMatchObject({ site: 'lyon' });
-  await database.pool.query('delete from devices');
-  await database.pool.query('truncate device_revocations');
 });
 
 test('a captured request is worth nothing after a restart or elsewhere: no new acknowledgement, no second event', async () => {
@@ -280,7 +283,6 @@ test('dead letters are read back from Kafka with reason and time, the last ones 
 
 test('the command line: revoke, list, restore, rotate, and what was refused', async () => {
   const stateDir = await mkdtemp(join(tmpdir(), 'sigrel-device-cli-'));
-  await database.pool.query('truncate device_revocations');
   const topicPrefix = `${prefix}cli.`;
   const env = {
     ...{ SIGREL_STATE_DIR: stateDir, SIGREL_TEMPORAL_ADDRESS: inject('temporalAddress') },

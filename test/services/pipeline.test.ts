@@ -5,6 +5,7 @@ import { historyToJSON } from '@temporalio/common/lib/proto-utils.js';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { foldEvents, type ReleaseState } from '../../domain/release-state.ts';
 import { total } from '../../domain/timeline.ts';
+import { patient } from '../support/patience.ts';
 import { type Pipeline, startPipeline } from '../support/pipeline.ts';
 
 let pipeline: Pipeline;
@@ -37,7 +38,9 @@ describe('three releases through the whole pipeline', () => {
     expect(state.matrix?.results.map((result) => result.verdict)).toEqual(Array(8).fill('pass'));
     expect(total(state.counts, 'harmed')).toBe(0);
     const version = state.build?.contentVersion ?? 0;
-    expect(pipeline.simulator.devices.filter((device) => device.contentVersion === version)).toHaveLength(240);
+    // What the last of them were offered they take a moment later.
+    const running = () => pipeline.simulator.devices.filter((device) => device.contentVersion === version).length;
+    await expect.poll(running, patient).toBe(240);
   });
 
   test('one that does not fit an engine of the field is blocked by the matrix, and nobody is offered it', async () => {
@@ -86,19 +89,22 @@ describe('three releases through the whole pipeline', () => {
     const { address, namespace } = pipeline.config.temporal;
     const connection = await Connection.connect({ address: address ?? '' });
     const client = new Client({ connection, namespace });
-    const find = async (query: string) => {
-      const found = [];
-      for await (const execution of client.workflow.list({ query })) found.push(execution);
-      return found;
+    /** What is written there is found a moment later. */
+    const expectFound = (query: string, expected: readonly object[]) => {
+      const find = async () => {
+        const found = [];
+        for await (const { workflowId, memo } of client.workflow.list({ query })) found.push({ workflowId, memo });
+        return found;
+      };
+      return expect.poll(find, patient).toMatchObject(expected);
     };
-    const halted = await find("SigrelHaltReason = 'regression-blocked-traffic' AND SigrelFamily = 'ips'");
-    expect(halted.map(({ workflowId }) => workflowId)).toEqual(['release/story-blocks']);
-    expect(halted[0]?.memo?.summary).toContain('halted');
-    expect((await find("SigrelState = 'blocked'")).map(({ workflowId }) => workflowId)).toEqual([
-      'release/story-astaro',
+    await expectFound("SigrelHaltReason = 'regression-blocked-traffic' AND SigrelFamily = 'ips'", [
+      { workflowId: 'release/story-blocks', memo: { summary: expect.stringContaining('halted') } },
     ]);
-    const good = await find("SigrelReleaseId = 'story-good' AND SigrelState = 'completed'");
-    expect(good.map(({ workflowId }) => workflowId)).toEqual(['release/story-good']);
+    await expectFound("SigrelState = 'blocked'", [{ workflowId: 'release/story-astaro' }]);
+    await expectFound("SigrelReleaseId = 'story-good' AND SigrelState = 'completed'", [
+      { workflowId: 'release/story-good' },
+    ]);
     if (process.env.RECORD_HISTORIES) await recordHistories(client);
     await connection.close();
   });

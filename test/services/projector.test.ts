@@ -14,6 +14,7 @@ import { listReleases, readQuarantine, readRelease } from '../../infra/postgres/
 import { startProjector } from '../../services/projector.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 import { streamOf } from '../support/event-log-contract.ts';
+import { patient } from '../support/patience.ts';
 
 const prefix = `projector-${randomUUID()}.`;
 const topic = topicName(prefix, 'release.events.v1');
@@ -67,9 +68,7 @@ const caughtUp = async (): Promise<void> => {
     );
     return Object.fromEntries(rows.map((row) => [row.partition, row.next_offset]));
   };
-  await expect
-    .poll(places, { timeout: 30_000, interval: 50 })
-    .toEqual(Object.fromEntries(ends.map((end) => [end.partition, end.high])));
+  await expect.poll(places, patient).toEqual(Object.fromEntries(ends.map((end) => [end.partition, end.high])));
 };
 
 const rowOf = (events: readonly StoredEvent[]) => ({ state: foldEvents(events), headHash: events.at(-1)?.hash });

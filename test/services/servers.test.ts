@@ -7,6 +7,7 @@ import pg from 'pg';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { discardServers, type LocalServers, readServers, startServers } from '../../infra/servers/local.ts';
 import { identify, isSame } from '../../infra/servers/processes.ts';
+import { patient } from '../support/patience.ts';
 
 let stateDir: string;
 let servers: LocalServers;
@@ -57,7 +58,7 @@ test('Kafka killed and started again keeps its address and what was acknowledged
           () => true,
           () => false,
         ),
-      { timeout: 20_000 },
+      patient,
     )
     .toBe(true);
   await producer.disconnect();

@@ -31,6 +31,7 @@ export const testNamespaces = [
   'six-ways',
   'freeze',
   'freeze-release',
+  'freeze-workflow',
 ] as const;
 
 export default async (project: TestProject): Promise<() => Promise<void>> => {

@@ -69,7 +69,7 @@ describe('steering', () => {
     // The canary's minimum time is an hour: only a person can shorten it.
     const promoted = await sigrel('release', 'promote', id, '--reason', 'urgent', '--by', 'otto');
     expect(promoted).toMatchObject({ code: 0, out: expect.stringContaining('done') });
-    const watched = await sigrel('release', 'get', '-w', '--timeout', '2m', id);
+    const watched = await sigrel('release', 'get', '-w', '--timeout', '4m', id);
     expect(watched).toMatchObject({ code: 0, out: expect.stringContaining('completed') });
     const events = (await pipeline.stream(id)).events;
     expect(events.find((event) => event.type === 'StagePassed')?.data).toMatchObject({

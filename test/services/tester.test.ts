@@ -87,7 +87,7 @@ describe('an engine that was replaced', () => {
     const children = join(dir, 'hangs', 'children');
     // In /proc stand the numbers that processes have outside, whatever they are inside.
     const child = `sh -c 'read -r pid rest < /proc/self/stat; echo $pid >> "$0"; exec sleep 600.7' '${children}'`;
-    const tested = await grade(await stub('hangs', `${child} & wait`), 1_000);
+    const tested = await grade(await stub('hangs', `${child} & wait`), 5_000);
     expect(tested.result.verdict).not.toBe('pass');
     expect(reasons(tested)[0]).toEqual(['controls', 'void', 'timeout']);
     const pids = (await readFile(children, 'utf8')).trim().split('\n');

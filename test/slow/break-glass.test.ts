@@ -62,7 +62,7 @@ test('freezes, shows and thaws with nothing but the keys and the store', async (
   expect(thawed.freeze).toBeNull();
   expect(thawed.expiresAt).toBeLessThanOrEqual(Date.now()); // a lease that is over: somebody has to renew it
   expect(await run('thaw')).toMatchObject({ code: 1, err: /SRP_RULE_NOT_FROZEN: family "ips" is not frozen/ });
-}, 300_000);
+});
 
 test('says what is missing, and without the keys the marker alone stops every renewal', async () => {
   expect(await run('freeze', '--reason', ' ')).toMatchObject({
@@ -80,7 +80,7 @@ test('says what is missing, and without the keys the marker alone stops every re
   await rename(join(keys, 'timestamp.away'), join(keys, 'timestamp.pem'));
   expect(await director.renew('ips', document.directorVersion, 60_000)).toBe(false);
   await run('thaw');
-}, 300_000);
+});
 
 test('a hand and a text editor are enough: a file with that name stops renewals', async () => {
   const { document } = await director.read('ips');

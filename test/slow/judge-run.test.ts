@@ -31,13 +31,13 @@ test('a recorded series: statistics per tick, decision, all as expected, 100 col
         .map((line) => line.length),
     ),
   ).toBeLessThanOrEqual(100);
-}, 120_000);
+});
 
 test('with --json every value, and the tick from which a gate is open', async () => {
   const { code, out } = await runCli(['judge', 'run', recorded('01-healthy-release.json'), '--json']);
   expect(code).toBe(0);
   expect(JSON.parse(out)).toMatchObject({ hold: null, halt: null, promoteReady: 112, differences: [] });
-}, 120_000);
+});
 
 test('another decision than expected: exit code 3, and what differs', async () => {
   const file = changed((series) => {
@@ -46,7 +46,7 @@ test('another decision than expected: exit code 3, and what differs', async () =
   const { code, out } = await runCli(['judge', 'run', file]);
   expect(code).toBe(3);
   expect(out).toContain('HALT: tick 50, crash/*, expected tick 49, crash/*');
-}, 120_000);
+});
 
 test('bad input: exit code 1, naming the file and what is wrong', async () => {
   const cases: [string, RegExp][] = [
@@ -65,7 +65,7 @@ test('bad input: exit code 1, naming the file and what is wrong', async () => {
   const { code, err } = await runCli(['judge', 'run', heavy]);
   expect(err).toMatch(/the policy is not sound: the weights of all cells/);
   expect(code).toBe(1);
-}, 120_000);
+});
 
 test('a reader that is slow gets all of a long answer, and one that has enough of it is no error', () => {
   const command = `"${process.execPath}" "${main}" judge run "${recorded('01-healthy-release.json')}" --json`;

@@ -14,7 +14,7 @@ beforeAll(async () => {
     telemetryOptions: { logging: { filter: makeTelemetryFilterString({ core: 'ERROR', other: 'ERROR' }) } },
   });
   ({ code } = await bundleWorkflows());
-}, 60_000);
+});
 
 /** Modules of the bundle, as webpack names them in its comments. */
 const modules = () => [...code.matchAll(/^\s*!\*\*\* (\S+) /gm)].map((match) => match[1] ?? '');
