@@ -24,7 +24,7 @@ const programs = {
     [bin('tsc'), '--noEmit', '-p', '.'],
     [bin('biome'), 'check', '--error-on-warnings', '.'],
     [bin('depcruise'), '--config', '.dependency-cruiser.mjs', ...rooms],
-    [bin('vitest'), 'run', '--project', 'unit', '--reporter', 'dot'],
+    [bin('vitest'), 'run', '--project', 'unit', '--reporter', 'dot', '--maxWorkers', '100%'],
   ],
 };
 

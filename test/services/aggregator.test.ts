@@ -22,6 +22,7 @@ import { allOf } from '../support/inventory-contract.ts';
 import { readTopic } from '../support/kafka-log.ts';
 import { patient } from '../support/patience.ts';
 import { startNode } from '../support/plain-node.ts';
+import { below, seeded, seedOfRun } from '../support/random.ts';
 
 const policy: RolloutPolicy = { ...defaultPolicy, tickMs: 200, firstSilenceMs: 1_500, silenceMs: 2_500 };
 const segment = segmentKey(engineId(engineA), 'fail-open');
@@ -42,18 +43,8 @@ const program = `
   console.log('started');
 `;
 
-/** The same numbers for the same seed; the seed is in the message of a failure. */
-const seed = Number(process.env.AGGREGATOR_SEED ?? Date.now() % 1_000_000);
-const createRandom = () => {
-  let state = seed;
-  return (below: number): number => {
-    state = (Math.imul(state, 1_103_515_245) + 12_345) >>> 0;
-    return Math.floor((state / 2 ** 32) * below);
-  };
-};
-
-test(`aggregators that are killed again and again leave the windows and decisions of one that is not (seed ${seed})`, async () => {
-  const random = createRandom();
+test(`aggregators that are killed again and again leave the windows and decisions of one that is not (seed ${seedOfRun})`, async () => {
+  const random = seeded(seedOfRun);
   const prefix = `aggregator-${randomUUID()}.`;
   const brokers = inject('kafkaBrokers');
   const kafka = createKafka({ brokers, clientId: 'test', log: silent });
@@ -91,26 +82,26 @@ test(`aggregators that are killed again and again leave the windows and decision
   let crashing: readonly string[] = [];
   const talking = new AbortController();
   const beat = async (): Promise<void> => {
-    const heard = devices.filter(() => random(3) === 0);
+    const heard = devices.filter(() => below(random, 3) === 0);
     const polls = heard.map((id) => {
       const offered = canaries.includes(id);
       return report(
         id,
-        pollBody(offered ? { offer: { releaseId: 'r1', contentVersion: 2 } } : { version: 1 + random(2) }),
+        pollBody(offered ? { offer: { releaseId: 'r1', contentVersion: 2 } } : { version: 1 + below(random, 2) }),
       );
     });
     const harm = crashing.map((id) => report(id, { kind: 'crash', contentVersion: 2, words: 'it broke' }));
     crashing = [];
     const reports = [...polls, ...harm];
     // What a gateway could not acknowledge comes again.
-    await telemetry.append(random(4) === 0 ? [...reports, ...reports.slice(0, 20)] : reports);
+    await telemetry.append(below(random, 4) === 0 ? [...reports, ...reports.slice(0, 20)] : reports);
     await control({ kind: 'clock' });
     beats += 1;
   };
   const talk = (async () => {
     while (!talking.signal.aborted) {
       await beat();
-      await sleep(20 + random(80));
+      await sleep(20 + below(random, 80));
     }
   })();
   onTestFinished(async () => {
@@ -128,14 +119,14 @@ test(`aggregators that are killed again and again leave the windows and decision
   await goOn(3);
   const kills = 5;
   for (let kill = 0; kill < kills; kill += 1) {
-    const until = beats + random(8);
+    const until = beats + below(random, 8);
     await expect.poll(() => beats, { ...patient, interval: 1 }).toBeGreaterThanOrEqual(until);
-    const [victim] = running.splice(random(running.length), 1);
+    const [victim] = running.splice(below(random, running.length), 1);
     victim?.child.kill('SIGKILL');
     if (kill === 1) running.push(start());
     running.push(start());
     if (kill === 2) crashing = canaries.slice(0, 9);
-    await goOn(1 + random(3));
+    await goOn(1 + below(random, 3));
   }
   await Promise.all(running.map(startsWell));
   talking.abort();
