@@ -10,9 +10,10 @@ import { engineId, segmentKey } from '../../domain/release.ts';
 import type { ReleaseState } from '../../domain/release-state.ts';
 import { canonicalJson } from '../../events/canonical-json.ts';
 import { bucketOf } from '../../infra/cohort.ts';
-import { sha256 } from '../../infra/store/blobs.ts';
+import { createFileBlobs, sha256 } from '../../infra/store/blobs.ts';
 import { openRepository } from '../../infra/tuf/client.ts';
-import { storeDirOf } from '../../services/all.ts';
+import { createDirectorStore } from '../../infra/tuf/director-store.ts';
+import { keysDirOf, storeDirOf } from '../../services/all.ts';
 import { startRepository } from '../../services/repository.ts';
 import { type FaultyPipeline, type Part, startFaultyPipeline } from '../support/faults.ts';
 import { patient } from '../support/patience.ts';
@@ -219,8 +220,8 @@ describe('worse', () => {
 
   test('with everything but the file store dead, the lease runs out and no device takes the release', async () => {
     const id = 'all-dead';
-    // A lease long enough to look at what it grants before it ends.
-    await faulty.release('good', id, { leaseMs: '20s', freshTicks: 40 });
+    // A lease long enough to look at what it grants before it ends, however long the dying takes.
+    await faulty.release('good', id, { leaseMs: '10m' });
     const { content } = await faulty.granted(id, 0);
     const version = content.contentVersion;
     await until(() => faulty.running(version) > 0);
@@ -254,6 +255,12 @@ describe('worse', () => {
       return wants?.content.contentVersion === version && mayInstall(wants, acknowledged, time);
     };
     expect(await takes()).toBe(true);
+    // Its last renewal is a short one: what is left of the lease is waited for.
+    const store = createDirectorStore({
+      ...{ dir: storeDir, keysDir: keysDirOf(faulty.pipeline.config.stateDir), now: Date.now },
+      blobs: createFileBlobs(join(storeDir, 'blobs')),
+    });
+    expect(await store.renew('ips', (await faulty.director()).document.directorVersion, 1_000)).toBe(true);
     await faulty.lapsed();
     expect(await takes()).toContain('expired');
     await repository.stop();

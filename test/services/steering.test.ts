@@ -1,7 +1,8 @@
 /** What people do and what they get wrong, through the command line itself. */
 import { cp, mkdir, readFile, rm, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import type { ReleaseEventType } from '../../events/catalogue.ts';
 import { createFileBlobs } from '../../infra/store/blobs.ts';
 import { createDirectorStore } from '../../infra/tuf/director-store.ts';
 import { keysDirOf, storeDirOf } from '../../services/all.ts';
@@ -39,6 +40,12 @@ const isRolling = (id: string) =>
   });
 const releases = async () =>
   (await pipeline.api.get<ReleasesAnswer>('/releases')).releases.map(({ releaseId, seq }) => `${releaseId} ${seq}`);
+/** Resolves when this has happened to the release, and the list shows all that has. */
+const isShown = (id: string, type: ReleaseEventType) =>
+  until(async () => {
+    const { events } = await pipeline.stream(id);
+    return events.some((event) => event.type === type) && (await releases()).includes(`${id} ${events.length}`);
+  });
 /** A refusal: this exit code, these words, and neither a release nor the director document has changed. */
 const expectRefused = async (ran: () => Promise<Ran>, code: number, ...words: (string | RegExp)[]) => {
   const before = [await releases(), (await director()).document];
@@ -49,12 +56,24 @@ const expectRefused = async (ran: () => Promise<Ran>, code: number, ...words: (s
 };
 
 describe('steering', () => {
+  // What a test that failed leaves under way would keep the family from the next one.
+  afterEach(async () => {
+    const open = await pipeline.api.get<ReleasesAnswer>('/releases?phase=open');
+    for (const { releaseId } of open.releases) {
+      for (const kind of ['halt', 'cancel']) {
+        const request = { by: 'sam', reason: 'the test is over' };
+        await pipeline.api.post(`/releases/${releaseId}/${kind}`, request).catch(() => {}); // one of them is refused
+      }
+      await pipeline.wait(releaseId);
+    }
+  });
+
   test('a release that waits for an approval gets it from somebody else only, and can be promoted', async () => {
     const id = await pipeline.release('good', 'approved', {
       approvals: 1,
       stages: quickPolicy.stages.map((stage) => ({ ...stage, minMs: stage.name === 'canary' ? '1h' : '1s' })),
     });
-    await pipeline.wait(id, ({ phase }) => phase === 'approval');
+    await isShown(id, 'ApprovalRequested');
     await expectRefused(
       () => sigrel('release', 'approve', id, '--by', 'rita'),
       1,
@@ -65,6 +84,7 @@ describe('steering', () => {
     const approved = await sigrel('release', 'approve', id, '--by', 'otto', '--note', 'looked at', '--json');
     expect(JSON.parse(approved.out)).toMatchObject({ releaseId: id });
     await isRolling(id);
+    await isShown(id, 'StageOpened');
     await expectRefused(() => sigrel('release', 'approve', id, '--by', 'nina'), 1, 'does not wait for an approval');
     // The canary's minimum time is an hour: only a person can shorten it.
     const promoted = await sigrel('release', 'promote', id, '--reason', 'urgent', '--by', 'otto');
@@ -81,14 +101,13 @@ describe('steering', () => {
     const slow = { stages: quickPolicy.stages.map((stage) => ({ ...stage, minMs: '1h' })) };
     const id = await pipeline.release('good', 'steered', slow);
     await isRolling(id);
+    await isShown(id, 'StageOpened');
     const second = () => sigrel('release', 'start', good, '--id', 'second');
     await expectRefused(second, 1, 'SRP_RULE_FAMILY_BUSY', 'steered');
     await expectRefused(() => sigrel('release', 'cancel', id, '--reason', 'x'), 1, 'use halt');
-    const paused = await sigrel('release', 'pause', id, '--reason', 'lunch', '--json');
-    expect(paused.code).toBe(0);
+    expect((await sigrel('release', 'pause', id, '--reason', 'lunch')).code).toBe(0);
     expect((await director()).document.mode).toBe('frozen');
-    const { seq: frozenSeq } = JSON.parse(paused.out);
-    await pipeline.wait(id, ({ phase, seq }) => phase === 'paused' && seq >= frozenSeq);
+    await isShown(id, 'ExposureFrozen');
     await expectRefused(() => sigrel('release', 'promote', id, '--reason', 'x'), 1, 'neither paused nor held');
     expect((await sigrel('release', 'resume', id, '--reason', 'fed')).code).toBe(0);
     await pipeline.wait(id, ({ phase }) => phase === 'rolling');
@@ -100,6 +119,7 @@ describe('steering', () => {
     expect(state.halt).toMatchObject({ by: 'sam', reason: 'customer reports', reasonCode: 'person-halt' });
     expect((await sigrel('release', 'status', id)).code).toBe(3);
     expect((await pipeline.stream(id)).findings).toEqual([]);
+    await isShown(id, 'ReleaseHalted');
     await expectRefused(() => sigrel('release', 'resume', id, '--reason', 'x'), 1, 'SRP_RULE_ENDED');
   });
 
@@ -114,6 +134,7 @@ describe('steering', () => {
   });
 
   test('a second start with the same id starts nothing', async () => {
+    await isShown('cancelled', 'ReleaseCancelled');
     await expectRefused(() => sigrel('release', 'start', good, '--id', 'cancelled'), 1, 'SRP_RULE_RELEASE_EXISTS');
   });
 });
