@@ -3,29 +3,11 @@
  * what stands in the store and what the judge has written, so that whoever asks gets the same answer, also while no process
  * records alarms.
  */
+import type { Alarm } from './alarm.ts';
 import { type DirectorDocument, type FamilyFreeze, grantsExposure, openRelease } from './director.ts';
 import type { ReleaseState } from './release-state.ts';
 import { type JudgeStatus, refuseRenewal } from './stage-rule.ts';
 import { describeFreeze } from './timeline.ts';
-
-export type AlarmKind = 'windows-late' | 'evidence-unreadable' | 'lease-lapsed' | 'freeze-old';
-
-export type Alarm = {
-  /** The same as long as it is the same trouble. */
-  readonly alarmId: string;
-  readonly kind: AlarmKind;
-  readonly family: string;
-  readonly releaseId: string | null;
-  /** When the limit was passed (ms). */
-  readonly since: number;
-  /** How old it is (ms). */
-  readonly observed: number;
-  readonly operator: '>';
-  readonly limit: number;
-  /** Partitions whose window is missing for the next tick; only of windows that are late. */
-  readonly partitions: readonly number[];
-  readonly words: string;
-};
 
 /** Everything that is known of a family at one moment. */
 export type FamilyFacts = {

@@ -3,7 +3,7 @@
  * Names are past tense in the words of the trade; numbers are fields, not sentences.
  */
 
-import type { Alarm } from '../domain/alarms.ts';
+import type { Alarm } from '../domain/alarm.ts';
 import type { Divergence } from '../domain/matrix/divergence.ts';
 import type { RolloutPolicy } from '../domain/policy.ts';
 import type {

@@ -4,7 +4,8 @@
  */
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type Alarm, alarmsOf, changesOf, type FamilyFacts } from '../domain/alarms.ts';
+import type { Alarm } from '../domain/alarm.ts';
+import { alarmsOf, changesOf, type FamilyFacts } from '../domain/alarms.ts';
 import type { DirectorStore, EvidenceReader, FamilyLog, Watches } from '../domain/ports.ts';
 import type { FamilyEvent, FamilyEvents } from '../events/catalogue.ts';
 import { familyEventVersion } from '../events/family-events.ts';

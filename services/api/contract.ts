@@ -1,6 +1,7 @@
 /** What the api takes and gives, under /v1: shared with the programs that call it. */
 import { z } from 'zod';
-import type { Alarm, Stop } from '../../domain/alarms.ts';
+import type { Alarm } from '../../domain/alarm.ts';
+import type { Stop } from '../../domain/alarms.ts';
 import type { FamilyFreeze } from '../../domain/director.ts';
 import type { TickEvidence } from '../../domain/judge/session.ts';
 import type { RolloutPolicy } from '../../domain/policy.ts';

@@ -3,7 +3,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, inject, test } from 'vitest';
-import type { Alarm } from '../../domain/alarms.ts';
+import type { Alarm } from '../../domain/alarm.ts';
 import { createKafka, silent } from '../../infra/kafka/client.ts';
 import { readFamilyEvents } from '../../infra/kafka/family-log.ts';
 import { endProcess, type Identity, spawnServer, waitReady } from '../../infra/servers/processes.ts';

@@ -1,5 +1,6 @@
 import { describe, expect, test, vi } from 'vitest';
-import { type Alarm, alarmsOf, changesOf, type FamilyFacts, freezeOldMs, stopsOf } from '../../domain/alarms.ts';
+import type { Alarm } from '../../domain/alarm.ts';
+import { alarmsOf, changesOf, type FamilyFacts, freezeOldMs, stopsOf } from '../../domain/alarms.ts';
 import type { DirectorDocument } from '../../domain/director.ts';
 import { defaultPolicy } from '../../domain/policy.ts';
 import { foldEvents } from '../../domain/release-state.ts';
