@@ -254,7 +254,9 @@ const change = (
     case 'StageHeld': {
       const { reasonCode, reason, verdict: found } = event.data;
       const cells = event.data.cells ?? (found === null ? [] : [found.cell]);
-      return { phase: 'held', hold: { reasonCode, reason, verdict: found, cells } };
+      // A pause and a halt that came first stand, whatever a watch found at the same moment: the hold waits behind a pause.
+      const phase = state.phase === 'paused' || state.phase === 'halting' ? state.phase : 'held';
+      return { phase, hold: { reasonCode, reason, verdict: found, cells } };
     }
     case 'RolloutPaused':
       return { phase: 'paused' };

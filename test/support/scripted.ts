@@ -81,6 +81,8 @@ export type ScriptedRelease = {
 
 export type ScriptedReleases = {
   start(id: string, script?: Script): Promise<ScriptedRelease>;
+  /** Does this while no workflow of this file goes on: each meets all that came meanwhile in one task. */
+  whileNobodyDecides(work: () => Promise<void>): Promise<void>;
   stop(): Promise<void>;
 };
 
@@ -285,11 +287,21 @@ export const startScriptedReleases = async (address: string, namespace: string):
         // An attempt that is not wanted any more hears of it with its next heartbeat.
         maxHeartbeatThrottleInterval: 100,
         shutdownGraceTime: 1,
-        ...(queue === queues.release ? { workflowBundle } : {}),
       }),
     ),
   );
   const runs = workers.map((worker) => worker.run());
+  const startDecider = async () => {
+    const worker = await Worker.create({ connection, namespace, taskQueue: queues.release, workflowBundle });
+    const run = worker.run();
+    return {
+      stop: async () => {
+        if (worker.getState() === 'RUNNING') worker.shutdown();
+        await run;
+      },
+    };
+  };
+  let decider = await startDecider();
 
   const start = async (id: string, script: Script = {}): Promise<ScriptedRelease> => {
     const world: World = {
@@ -363,9 +375,15 @@ export const startScriptedReleases = async (address: string, namespace: string):
 
   return {
     start,
+    whileNobodyDecides: async (work) => {
+      await decider.stop();
+      await work().finally(async () => {
+        decider = await startDecider();
+      });
+    },
     stop: async () => {
       for (const worker of workers) if (worker.getState() === 'RUNNING') worker.shutdown();
-      await Promise.allSettled(runs);
+      await Promise.allSettled([...runs, decider.stop()]);
       await connection.close();
       await clientConnection.close();
     },

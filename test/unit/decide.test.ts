@@ -130,6 +130,20 @@ describe('evolve', () => {
     expect(state?.halt).toMatchObject({ by: 'judge', reasonCode: 'regression-blocked-traffic', recovered: true });
   });
 
+  test.each(['pause', 'halt'] as const)(
+    'a hold that is found at the same moment as a %s leaves it as it is',
+    (kind) => {
+      const stopped = apply(stateAfter('StageOpened'), ask(kind));
+      const [template] = sampleStream('completed', defaultPolicy);
+      if (!template) throw new Error('empty');
+      const decision = { triggeredBy: 'lease', by: 'release', reasonCode: 'no-data', reason: 'no window' } as const;
+      const data = { ...decision, stage: 0, name: 'canary', verdict: null };
+      const state = evolve(stopped, { ...template, seq: 99, type: 'StageHeld', data });
+      expect(state).toMatchObject({ phase: stopped.phase, halt: stopped.halt });
+      if (kind === 'pause') expect(apply(state, ask('resume'))).toMatchObject({ phase: 'held', hold: { cells: [] } });
+    },
+  );
+
   test('a stream that does not begin with its trigger is refused', () => {
     expect(() => foldEvents(sampleStream('completed', defaultPolicy).slice(1))).toThrow(/begins with BuildStarted/);
   });
