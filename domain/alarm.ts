@@ -1,5 +1,5 @@
 /** An alarm as it is recorded and told; domain/alarms.ts finds them. */
-export type AlarmKind = 'windows-late' | 'evidence-unreadable' | 'lease-lapsed' | 'freeze-old';
+export type AlarmKind = 'store-unreadable' | 'windows-late' | 'evidence-unreadable' | 'lease-lapsed' | 'freeze-old';
 
 export type Alarm = {
   /** The same as long as it is the same trouble. */

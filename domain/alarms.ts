@@ -27,14 +27,23 @@ export type FamilyFacts = {
   readonly partitions: number;
 };
 
+/** What the store says of a family cannot be read: nothing more is known of it. */
+export type UnreadableFamily = { readonly family: string; readonly unreadable: string };
+
 /** A freeze that nobody has lifted for a day is looked at again. */
 export const freezeOldMs = 24 * 3_600_000;
 
-export const alarmsOf = (facts: FamilyFacts, now: number): readonly Alarm[] => [
-  ...lateWindows(facts, now),
-  ...lapsedLease(facts, now),
-  ...oldFreeze(facts, now),
-];
+export const alarmsOf = (facts: FamilyFacts | UnreadableFamily, now: number): readonly Alarm[] =>
+  'unreadable' in facts
+    ? [unreadableStore(facts, now)]
+    : [...lateWindows(facts, now), ...lapsedLease(facts, now), ...oldFreeze(facts, now)];
+
+const unreadableStore = ({ family, unreadable }: UnreadableFamily, now: number): Alarm => {
+  const kind = 'store-unreadable';
+  const words = `what the store says of ${family} cannot be read (${unreadable}): nothing of it is granted or renewed`;
+  const about = { family, releaseId: null, operator: '>', partitions: [] } as const;
+  return { ...about, alarmId: `${kind}/${family}`, kind, since: now, observed: 0, limit: 0, words };
+};
 
 const lateWindows = ({ document, evidence, partitions }: FamilyFacts, now: number): readonly Alarm[] => {
   const { family, rollout } = document;
@@ -116,11 +125,12 @@ export type Stop = {
 
 /** Freezes that are no alarm yet, then stages that are held or paused. */
 export const stopsOf = (
-  facts: readonly FamilyFacts[],
+  facts: readonly (FamilyFacts | UnreadableFamily)[],
   releases: readonly ReleaseState[],
   now: number,
 ): readonly Stop[] => [
   ...facts.flatMap((one): readonly Stop[] => {
+    if ('unreadable' in one) return [];
     const { document, freeze } = one;
     if (freeze === null || oldFreeze(one, now).length > 0) return [];
     const since = Date.parse(freeze.at);
@@ -137,14 +147,18 @@ export const stopsOf = (
   }),
 ];
 
-/** What is new and what is over, against the alarms that stand. One that goes on is not raised again. */
+/**
+ * What is new and what is over, against the alarms that stand. One that goes on is not raised again, and none is over of a
+ * family of which nothing is known.
+ */
 export const changesOf = (
   open: ReadonlyMap<string, Alarm>,
   found: readonly Alarm[],
 ): { readonly raised: readonly Alarm[]; readonly cleared: readonly Alarm[] } => {
   const ids = new Set(found.map(({ alarmId }) => alarmId));
+  const unknown = new Set(found.flatMap(({ kind, family }) => (kind === 'store-unreadable' ? [family] : [])));
   return {
     raised: found.filter(({ alarmId }) => !open.has(alarmId)),
-    cleared: [...open.values()].filter(({ alarmId }) => !ids.has(alarmId)),
+    cleared: [...open.values()].filter(({ alarmId, family }) => !ids.has(alarmId) && !unknown.has(family)),
   };
 };

@@ -8,7 +8,7 @@ const count = z.number().int().min(0);
 const time = z.iso.datetime();
 const alarm = z.strictObject({
   alarmId: text.min(1),
-  kind: z.enum(['windows-late', 'evidence-unreadable', 'lease-lapsed', 'freeze-old']),
+  kind: z.enum(['store-unreadable', 'windows-late', 'evidence-unreadable', 'lease-lapsed', 'freeze-old']),
   family: text,
   releaseId: text.nullable(),
   since: z.number(),

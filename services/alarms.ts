@@ -5,7 +5,7 @@
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Alarm } from '../domain/alarm.ts';
-import { alarmsOf, changesOf, type FamilyFacts } from '../domain/alarms.ts';
+import { alarmsOf, changesOf, type FamilyFacts, type UnreadableFamily } from '../domain/alarms.ts';
 import type { DirectorStore, EvidenceReader, FamilyLog, Watches } from '../domain/ports.ts';
 import type { FamilyEvent, FamilyEvents } from '../events/catalogue.ts';
 import { familyEventVersion } from '../events/family-events.ts';
@@ -22,15 +22,20 @@ export type FactPorts = {
   readonly arrived: (releaseId: string, tick: number) => Promise<readonly number[]>;
 };
 
-/** What is known of each family now. Throws when the store cannot be read. */
-export const readFacts = async (ports: FactPorts): Promise<readonly FamilyFacts[]> => {
+/** What is known of each family now; what is wrong with one hides no other. Throws when the store says of no family. */
+export const readFacts = async (ports: FactPorts): Promise<readonly (FamilyFacts | UnreadableFamily)[]> => {
   const factsOf = async (family: string): Promise<FamilyFacts> => {
     const read = await ports.director.read(family);
     const releaseId = read.document.rollout?.content.releaseId;
     const evidence = releaseId === undefined ? null : await readEvidenceOf(ports, releaseId).catch(() => null);
     return { ...read, evidence, partitions: partitionsOf('telemetry.reports.v1') };
   };
-  return Promise.all((await ports.director.families()).map(factsOf));
+  const families = await ports.director.families();
+  return Promise.all(
+    families.map((family) =>
+      factsOf(family).catch((error): UnreadableFamily => ({ family, unreadable: String(error) })),
+    ),
+  );
 };
 
 const readEvidenceOf = async (ports: FactPorts, releaseId: string): Promise<FamilyFacts['evidence']> => {
@@ -53,7 +58,7 @@ export const openAlarms = (events: readonly FamilyEvent[]): Map<string, Alarm> =
 
 /** `recorded`: what the log says of alarms so far; asked until it answers, so that none is raised twice or left standing. */
 export const startAlarms = (options: {
-  readonly facts: () => Promise<readonly FamilyFacts[]>;
+  readonly facts: () => Promise<readonly (FamilyFacts | UnreadableFamily)[]>;
   readonly recorded: () => Promise<readonly FamilyEvent[]>;
   readonly familyLog: FamilyLog;
   readonly log: Log;

@@ -8,7 +8,7 @@ import {
   WorkflowUpdateRPCTimeoutOrCancelledError,
 } from '@temporalio/client';
 import { ApplicationFailure, defineSearchAttributeKey, SearchAttributeType } from '@temporalio/common';
-import type { FamilyFacts } from '../../domain/alarms.ts';
+import type { FamilyFacts, UnreadableFamily } from '../../domain/alarms.ts';
 import type { Family } from '../../domain/content/family.ts';
 import type { ContentFinding } from '../../domain/content/rules.ts';
 import { type Command, decide } from '../../domain/decide.ts';
@@ -45,7 +45,7 @@ export type ApiPorts = {
   readonly inventory: Inventory;
   readonly catalogue: EngineCatalogue;
   readonly engines: EngineRunner;
-  readonly facts: () => Promise<readonly FamilyFacts[]>;
+  readonly facts: () => Promise<readonly (FamilyFacts | UnreadableFamily)[]>;
   readonly now: () => number;
 };
 
