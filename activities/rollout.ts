@@ -68,7 +68,6 @@ export const createRolloutActivities = (ports: RolloutPorts): RolloutActivities 
       const { directorVersion } = document;
       if (freeze !== null) return { directorVersion, refused: { kind: 'frozen', why: frozenBy(freeze) } };
       const found = refuseGrant(lease, await ports.evidence.judgeStatus(releaseId), ports.now());
-      if (found?.kind === 'stale') throw noEvidence(releaseId, found.why);
       if (found !== null) return { directorVersion, refused: found };
     }
     // The evidence path knows of the stage before any device can be offered it: no evidence, no exposure.
@@ -81,7 +80,6 @@ export const createRolloutActivities = (ports: RolloutPorts): RolloutActivities 
     const status = await ports.evidence.judgeStatus(releaseId);
     const asOf = ports.now();
     const refused = refuseGrant(lease, status, asOf);
-    if (refused?.kind === 'stale') throw noEvidence(releaseId, refused.why);
     const opening = ports.director.change(
       family,
       (current) => {
@@ -91,7 +89,7 @@ export const createRolloutActivities = (ports: RolloutPorts): RolloutActivities 
         }
         const open = openRelease(current);
         if (open !== null && open !== releaseId) throw familyBusy(family, open);
-        // The watch over the stage finds the verdict and acts on it.
+        // The watch over the stage finds the verdict and acts on it, and sees fresh evidence when it comes.
         if (refused !== null) return null;
         if (current.mode === 'rolling' && current.rollout !== null && current.rollout.stage >= stage) return null;
         return {
@@ -226,7 +224,3 @@ const familyBusy = (family: string, other: string): SigrelError =>
 
 const haltedMeanwhile = (releaseId: string): SigrelError =>
   new SigrelError('SRP_RULE_STOPPED', `release ${releaseId} was stopped meanwhile: exposure is not raised any more`);
-
-/** Tried again until there is evidence: exposure waits for it. */
-const noEvidence = (releaseId: string, why: string): SigrelError =>
-  new SigrelError('SRP_DEP_EVIDENCE', `no exposure for release ${releaseId} without fresh evidence: ${why}`);

@@ -15,7 +15,7 @@ import { sampleVerdict } from '../support/streams.ts';
 
 let releases: ScriptedReleases;
 beforeAll(async () => {
-  releases = await startScriptedReleases(inject('temporalAddress'), 'release-workflow');
+  releases = await startScriptedReleases(inject('temporalAddress'), 'same-task');
 });
 afterAll(async () => {
   await releases?.stop();

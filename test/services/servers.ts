@@ -32,6 +32,8 @@ export const testNamespaces = [
   'freeze',
   'freeze-release',
   'freeze-workflow',
+  'same-task',
+  'opening-waits',
 ] as const;
 
 export default async (project: TestProject): Promise<() => Promise<void>> => {

@@ -1,0 +1,37 @@
+/** A stage that is not granted for want of fresh evidence: people see what it waits for. The real workflow, scripted activities. */
+import { afterAll, beforeAll, expect, inject, test } from 'vitest';
+import { renderRelease } from '../../apps/cli/view.ts';
+import { evidence, type ScriptedReleases, startScriptedReleases } from '../support/scripted.ts';
+
+let releases: ScriptedReleases;
+beforeAll(async () => {
+  releases = await startScriptedReleases(inject('temporalAddress'), 'opening-waits');
+});
+afterAll(async () => {
+  await releases?.stop();
+});
+
+test.each([0, 1])('stage %i says what it waits for, and is opened when there is evidence', async (waiting) => {
+  const why = 'the last window is 9000 ms old';
+  const refused = { kind: 'stale', why } as const;
+  let fresh = false;
+  const release = await releases.start(`waits-${waiting}`, {
+    asked: { watchStage: ({ heldFor }) => heldFor?.reason === 'no-data' },
+    answers: {
+      openStage: async ({ stage }) => ({ directorVersion: 1, ...(stage < waiting || fresh ? {} : { refused }) }),
+    },
+  });
+  const watch = await release.asked('watchStage');
+  const state = await release.inPhase('held');
+  expect(state.rollout?.stage).toBe(waiting);
+  expect(renderRelease(state)).toMatch(new RegExp(`held +${why}`));
+  // Asked for again when the watch sees evidence, not before.
+  expect(release.happened.filter((what) => what === 'openStage')).toHaveLength(waiting + 1);
+  fresh = true;
+  watch.answer({ outcome: 'released', evidence: evidence(waiting) });
+  const end = await release.end();
+  expect(end.phase).toBe('completed');
+  expect(end.types.filter((type) => type === 'StageHeld' || type === 'RolloutResumed')).toEqual([
+    ...['StageHeld', 'RolloutResumed'],
+  ]);
+});
