@@ -244,7 +244,10 @@ export type DirectorStore = {
       /** As in `renew`. */
       readonly asOf?: number;
       readonly stop?: 'set' | 'clear';
-      /** What the marker says of itself. `clear` of another one changes nothing and is refused (SRP_HOLD_STOPPED). */
+      /**
+       * What the marker says of itself. `clear` of another one changes nothing and is refused (SRP_HOLD_STOPPED); `set` of an
+       * earlier stop of the same release leaves the name of a later one.
+       */
       readonly stopId?: string;
       /** Does nothing at all, the stop marker included, while another release than this one is rolling out. */
       readonly unlessRolling?: string;

@@ -21,6 +21,7 @@ import {
 import type { Refusal } from '../activities/contract.ts';
 import { type Command, decide } from '../domain/decide.ts';
 import { enginesBehind, thresholdsFor } from '../domain/exposure.ts';
+import { stopIdOf } from '../domain/ids.ts';
 import { bakeLonger, type RolloutPolicy } from '../domain/policy.ts';
 import type { EngineId, HeldFor, StageOutcome, TriggeredBy, Verdict } from '../domain/release.ts';
 import { isExposed, isTerminal, type ReleaseState } from '../domain/release-state.ts';
@@ -440,7 +441,7 @@ const freeze = async (run: Run, triggeredBy: TriggeredBy): Promise<string> => {
   const { releaseId, family } = run.input;
   const { halt, hold, seq } = run.state();
   // Each one leaves an event, so that the next one has another number.
-  const stopId = `${releaseId}/${seq}`;
+  const stopId = stopIdOf(releaseId, seq);
   const reason = halt?.reason ?? hold?.reason ?? 'paused';
   const frozen = await stopping.freezeExposure({ releaseId, family, triggeredBy, reason, stopId });
   run.recorder.emit(byWorkflow, { type: 'ExposureFrozen', data: { ...frozen, triggeredBy } });

@@ -15,6 +15,7 @@ import {
   steadyExpiryMs,
 } from '../../domain/director.ts';
 import { SigrelError } from '../../domain/errors.ts';
+import { isLaterStop } from '../../domain/ids.ts';
 import type { BlobStore, DirectorStore } from '../../domain/ports.ts';
 import { type Artefact, artefactPath, type Content, engineId } from '../../domain/release.ts';
 import { canonicalJson } from '../../events/canonical-json.ts';
@@ -260,6 +261,11 @@ export const createDirectorStore = (options: DirectorOptions): DirectorStore => 
   };
   const isStopped = async (family: string): Promise<boolean> =>
     (await stat(stopFile(family)).catch(() => null)) !== null;
+  const setStop = async (family: string, stopId: string): Promise<void> => {
+    // A late attempt of an earlier stop must not give the later one its name: who lifts the earlier would lift it.
+    const standing = await readFile(stopFile(family), 'utf8').catch(() => '');
+    if (!isLaterStop(standing, stopId)) await writeWhole(stopFile(family), stopId);
+  };
 
   return {
     families: async () => {
@@ -394,7 +400,7 @@ export const createDirectorStore = (options: DirectorOptions): DirectorStore => 
           return { document: current, publishedAt: now() };
         }
         // The marker first: from here on nothing raises exposure, whatever happens to the rest.
-        if (stop === 'set') await writeWhole(stopFile(family), stopId ?? new Date(now()).toISOString());
+        if (stop === 'set') await setStop(family, stopId ?? new Date(now()).toISOString());
         if (stop === 'clear' && stopId !== undefined && (await isStopped(family))) {
           // Compare and swap: who lifts one stop must not lift another, which somebody was told is in force.
           if ((await readFile(stopFile(family), 'utf8')) !== stopId) {

@@ -358,6 +358,21 @@ describe('evidence before exposure', () => {
       expect(await thaw('r1', 'r1/2')).not.toHaveProperty('refused');
     },
   );
+  test('a late attempt of an earlier stop takes no later one for its own, so that nothing of the earlier one lifts it', async () => {
+    const { open } = await prepare('r1');
+    await open(0);
+    await freeze('r1', 'r1/9');
+    await thaw('r1', 'r1/9');
+    await freeze('r1', 'r1/10');
+    await freeze('r1', 'r1/9');
+    expect(await thaw('r1', 'r1/9')).toMatchObject({ refused: { kind: 'stopped' } });
+    expect(await director.read(family)).toMatchObject({ stopped: true, document: { mode: 'frozen' } });
+    expect(await thaw('r1', 'r1/10')).not.toHaveProperty('refused');
+    // The stop of another release, which has numbers of its own, is another one.
+    await freeze('r1', 'r1/20');
+    await director.change(family, () => null, { expiresInMs: 1, stop: 'set', stopId: 'r2/3' });
+    expect(await thaw('r1', 'r1/20')).toMatchObject({ refused: { kind: 'stopped' } });
+  });
   test('a thaw of a release that has ended does not lift the stop of the next one', async () => {
     const first = await prepare('r1');
     await first.open(0);
