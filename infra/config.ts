@@ -5,8 +5,24 @@
 import { join } from 'node:path';
 import { z } from 'zod';
 import { SigrelError } from '../domain/errors.ts';
+import type { Rate } from '../domain/rate.ts';
 
 const port = z.coerce.number().int().min(0).max(65535);
+
+/**
+ * `deviceRate`: of each device. Far above a heartbeat with everything a device can have to say: only a device gone wild is
+ * limited. `deadLetterRate`: of all; what is refused more often than this is counted and not kept.
+ */
+export type GatewayRates = { readonly deviceRate: Rate; readonly deadLetterRate: Rate };
+
+export const defaultRates: GatewayRates = {
+  deviceRate: { perSecond: 10, burst: 120 },
+  deadLetterRate: { perSecond: 100, burst: 2_000 },
+};
+
+/** Below one report a second a device that is well could fall silent for it. */
+const perSecond = z.coerce.number().min(1).max(1_000_000);
+const atOnce = z.coerce.number().int().min(1).max(10_000_000);
 
 const variables = z.strictObject({
   SIGREL_STATE_DIR: z.string().min(1).optional(),
@@ -32,6 +48,10 @@ const variables = z.strictObject({
   SIGREL_REPOSITORY_PORT: port.default(0),
   // At most a third of what the aggregator takes for a gap (`longestQuietMs`): one late clock record is none.
   SIGREL_CLOCK_MS: z.coerce.number().int().min(50).max(20_000).default(1000),
+  SIGREL_DEVICE_REPORTS_PER_SECOND: perSecond.default(defaultRates.deviceRate.perSecond),
+  SIGREL_DEVICE_REPORTS_AT_ONCE: atOnce.default(defaultRates.deviceRate.burst),
+  SIGREL_DEAD_LETTERS_PER_SECOND: perSecond.default(defaultRates.deadLetterRate.perSecond),
+  SIGREL_DEAD_LETTERS_AT_ONCE: atOnce.default(defaultRates.deadLetterRate.burst),
   SIGREL_LOG_LEVEL: z.enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent']).default('info'),
   // Read where they are used, before or beside a configuration; listed here so that a misspelt name is refused.
   SIGREL_API_URL: z.url().optional(),
@@ -51,6 +71,7 @@ export type Config = {
   readonly gatewayPort: number;
   readonly repositoryPort: number;
   readonly clockMs: number;
+  readonly gatewayRates: GatewayRates;
   readonly logLevel: string;
 };
 
@@ -76,6 +97,10 @@ export const readConfig = (env: Readonly<Record<string, string | undefined>>, ch
     gatewayPort: v.SIGREL_GATEWAY_PORT,
     repositoryPort: v.SIGREL_REPOSITORY_PORT,
     clockMs: v.SIGREL_CLOCK_MS,
+    gatewayRates: {
+      deviceRate: { perSecond: v.SIGREL_DEVICE_REPORTS_PER_SECOND, burst: v.SIGREL_DEVICE_REPORTS_AT_ONCE },
+      deadLetterRate: { perSecond: v.SIGREL_DEAD_LETTERS_PER_SECOND, burst: v.SIGREL_DEAD_LETTERS_AT_ONCE },
+    },
     logLevel: v.SIGREL_LOG_LEVEL,
   });
 };

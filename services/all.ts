@@ -149,11 +149,11 @@ export const startServices = async (options: {
       until(await startAggregator({ kafka: kafka('aggregator'), pool, topicPrefix, log, snapshotEveryMs }));
     }
     if (wanted.has('gateway')) {
-      const { gatewayPort: port, clockMs } = config;
+      const { gatewayPort: port, clockMs, gatewayRates: limits } = config;
       const log = logOf('gateway');
       urls.gateway = until(
         await startGateway({
-          ...{ telemetry: telemetryLog('gateway'), port, clockMs, ackMs, log },
+          ...{ telemetry: telemetryLog('gateway'), port, clockMs, ackMs, limits, log },
           keys: () => readKeyRing(keysDir),
           revoked: () => readRevoked(pool),
           sites: createDeviceSites(pool),

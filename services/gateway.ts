@@ -10,8 +10,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import Fastify, { type FastifyError, type FastifyReply } from 'fastify';
 import type { AskingPoll } from '../domain/offer.ts';
 import type { Acknowledgements, DeviceSites } from '../domain/ports.ts';
-import type { Rate } from '../domain/rate.ts';
 import type { DeviceReport, ReportResult, ReportsAnswer } from '../domain/telemetry.ts';
+import { defaultRates, type GatewayRates } from '../infra/config.ts';
 import type { KeyRing } from '../infra/device-auth.ts';
 import type { Log } from '../infra/kafka/client.ts';
 import type { GatewayLog } from '../infra/kafka/telemetry-log.ts';
@@ -46,25 +46,20 @@ export type GatewayStatus = {
 export type OfferCheck = () => Promise<(device: Pick<DeviceReport, 'deviceId' | 'site'>, poll: AskingPoll) => number>;
 type Granted = Awaited<ReturnType<OfferCheck>>;
 
-export type GatewayLimits = {
-  /** Of each device. Far above a heartbeat with everything a device can have to say: only a device gone wild is limited. */
-  readonly deviceRate: Rate;
+export type GatewayLimits = GatewayRates & {
   /** Of one request. */
   readonly bodyBytes: number;
   /** Of all requests until Kafka has their reports: some 100,000 reports, which is what fits into Kafka's time limit. */
   readonly bytesInFlight: number;
   /** Devices of which key, sequence and rate are remembered; of a forgotten one the fold still drops repeats. */
   readonly devices: number;
-  /** What is refused more often than this is counted and not kept. */
-  readonly deadLetterRate: Rate;
 };
 
 export const defaultLimits: GatewayLimits = {
-  deviceRate: { perSecond: 10, burst: 120 },
+  ...defaultRates,
   bodyBytes: 4 * 2 ** 20,
   bytesInFlight: 32 * 2 ** 20,
   devices: 500_000,
-  deadLetterRate: { perSecond: 100, burst: 2_000 },
 };
 
 const retryAfterSeconds = 1;
