@@ -33,6 +33,7 @@ import { startAggregator } from './aggregator.ts';
 import { readFacts, startAlarms } from './alarms.ts';
 import { signalRegression } from './api/releases.ts';
 import { startApi } from './api/server.ts';
+import { createEndings } from './endings.ts';
 import { bundleFreeze, startFreezer } from './freezer.ts';
 import { startGateway } from './gateway.ts';
 import { startJudge } from './judge.ts';
@@ -80,18 +81,9 @@ export const startServices = async (options: {
   const wanted = new Set<ServiceName>(options.only ?? serviceNames);
   const { topicPrefix } = config.kafka;
   const { namespace } = config.temporal;
-  const ended: (() => Promise<void>)[] = [];
-  const stop = async (): Promise<void> => {
-    for (const end of ended.reverse()) {
-      // One that cannot end in order, its server being away, must not keep the others from ending.
-      await end().catch((error) =>
-        logOf('services')('warn', { error: String(error) }, 'a service did not end in order'),
-      );
-    }
-    ended.length = 0;
-  };
+  const endings = createEndings(logOf('services'));
   const until = <T extends { stop(): Promise<void> }>(service: T): T => {
-    ended.push(() => service.stop());
+    endings.add(() => service.stop());
     return service;
   };
 
@@ -105,7 +97,7 @@ export const startServices = async (options: {
   let failed = new Promise<never>(() => {});
   try {
     const pool = createPool(servers.postgres, 'services', logOf('postgres'));
-    ended.push(() => pool.end());
+    endings.add(() => pool.end());
     const engines = createEngines(progress);
     const bundle = wanted.has('worker') ? bundleWorkflows() : null;
     const freezeBundle = wanted.has('freezer') ? bundleFreeze() : null;
@@ -120,14 +112,14 @@ export const startServices = async (options: {
     const waivers = createWaivers(pool);
     const telemetryLog = (component: string) => {
       const telemetry = createTelemetryLog(kafka(component), topicPrefix);
-      ended.push(() => telemetry.close());
+      endings.add(() => telemetry.close());
       return telemetry;
     };
     const connection =
       wanted.has('api') || wanted.has('judge')
         ? await Connection.connect({ address: servers.temporal, connectTimeout: '10s' })
         : null;
-    if (connection) ended.push(() => connection.close());
+    if (connection) endings.add(() => connection.close());
     const temporal = connection && new Client({ connection, namespace });
 
     if (wanted.has('repository')) {
@@ -164,7 +156,7 @@ export const startServices = async (options: {
     }
     const familyLog = (component: string, timeoutMs: number) => {
       const producer = createProducer(kafka(component));
-      ended.push(() => producer.close());
+      endings.add(() => producer.close());
       return createKafkaFamilyLog({ producer, topicPrefix, timeoutMs });
     };
     const arrived = (releaseId: string, tick: number) => readArrivedPartitions(pool, releaseId, tick);
@@ -187,9 +179,7 @@ export const startServices = async (options: {
       );
     }
     const native =
-      bundle || freezeBundle
-        ? await connectNative(servers.temporal, logOf('temporal'), (close) => ended.push(close))
-        : null;
+      bundle || freezeBundle ? await connectNative(servers.temporal, logOf('temporal'), endings.add) : null;
     if (freezeBundle && native) {
       const freezer = until(
         await startFreezer({
@@ -201,7 +191,7 @@ export const startServices = async (options: {
     }
     if (bundle && native) {
       const producer = createProducer(kafka('worker'));
-      ended.push(() => producer.close());
+      endings.add(() => producer.close());
       const ports = {
         ...{ blobs, evidence, watches, director, inventory, telemetry: telemetryLog('worker') },
         log: createKafkaEventLog({ kafka: kafka('worker'), producer, topicPrefix }),
@@ -237,9 +227,9 @@ export const startServices = async (options: {
       const temporalUi = servers.temporalUi === null ? null : { url: servers.temporalUi, namespace };
       urls.api = until(await startApi({ ports, port: config.apiPort, log: logOf('api'), temporalUi })).url;
     }
-    return { urls, failed, stop };
+    return { urls, failed, stop: endings.end };
   } catch (error) {
-    await stop();
+    await endings.end();
     throw describe(error, servers);
   }
 };
