@@ -30,7 +30,7 @@ import type { FleetFile } from './fleet-file.ts';
 
 export type Simulator = {
   readonly devices: readonly Device[];
-  /** Resolves when every device has been heard by the gateway at least once since the start. */
+  /** Resolves when every device has been heard by the gateway at least once since the start; rejects when their sites were others before. */
   readonly enrolled: Promise<void>;
   stop(): Promise<void>;
 };
@@ -66,9 +66,12 @@ export const startSimulator = async (options: SimulatorOptions): Promise<Simulat
   setMaxListeners(groups, stopping.signal);
   const heard = new Set<string>();
   let allHeard = () => {};
-  const enrolled = new Promise<void>((resolve) => {
+  let refused = (_error: SigrelError) => {};
+  const enrolled = new Promise<void>((resolve, reject) => {
     allHeard = resolve;
+    refused = reject;
   });
+  enrolled.catch(() => stopping.abort());
 
   const look = (device: Device): Promise<Poll> => clients.get(device.deviceId)?.poll(options.family) ?? poll();
 
@@ -99,6 +102,8 @@ export const startSimulator = async (options: SimulatorOptions): Promise<Simulat
       heartbeats.map((heartbeat) => heartbeat.reports),
     );
     if (heard.size < devices.length) {
+      const elsewhere = answers.flat().find((answer) => answer?.reason?.startsWith('site: '));
+      if (elsewhere) return refused(sitesChanged(elsewhere.reason ?? '', fleet));
       for (const [index, device] of group.entries()) if (answers[index]?.at(-1)) heard.add(device.deviceId);
       if (heard.size === devices.length) allHeard();
     }
@@ -177,6 +182,13 @@ export const startSimulator = async (options: SimulatorOptions): Promise<Simulat
     },
   };
 };
+
+/** Otherwise the whole fleet would be refused, report by report, and look silent. */
+const sitesChanged = (reason: string, { devicesPerSite }: FleetFile): SigrelError =>
+  new SigrelError(
+    'SRP_INPUT_FLEET',
+    `devicesPerSite: ${devicesPerSite ?? 'none'} puts devices at other sites than they were first heard at (${reason}). Set it back to what it was, or forget this fleet with all its data: sigrel down, and remove the state folder`,
+  );
 
 type Wants = NonNullable<ReturnType<typeof beat>['wants']>;
 
