@@ -44,6 +44,7 @@ export type GatewayStatus = {
 
 /** What is granted at this moment: how long (ms) this device may take what its poll asks for; 0: not at all. */
 export type OfferCheck = () => Promise<(device: Pick<DeviceReport, 'deviceId' | 'site'>, poll: AskingPoll) => number>;
+type Fresh = Extract<Checked, { kind: 'fresh' | 'duplicate' }>;
 type Granted = Awaited<ReturnType<OfferCheck>>;
 
 export type GatewayLimits = GatewayRates & {
@@ -150,30 +151,50 @@ export const startGateway = async (options: {
     });
   };
 
+  /** Offers of these polls hold until then; one of a poll that comes again as long as it did. */
+  const keepOffers = async (polls: readonly Fresh[], until: number): Promise<void> => {
+    const offers = polls.map(({ report: { deviceId, sequence } }) => ({ deviceId, sequence, until }));
+    const granted = await within(lookUpWithinMs, options.acknowledgements.grant(offers));
+    const byDevice = new Map(granted.map((one) => [one.deviceId, one]));
+    for (const { report, known } of polls) {
+      const to = byDevice.get(report.deviceId);
+      if (to && to.sequence >= (known.offered?.sequence ?? -1)) known.offered = to;
+    }
+  };
+
   /**
-   * After the log has them: an offer holds from now, one of a poll that comes again as long as it did. That a poll was withdrawn is
-   * kept too, as an offer without time: the log will drop its repeat, so that a gateway to which it is new must not acknowledge it.
+   * Before the log has them: that a poll was withdrawn is kept as an offer without time. The log will drop its repeat, so that a
+   * gateway to which it is new must not acknowledge it. What cannot be kept is not written either, and comes again.
    */
-  const acknowledge = async (checked: readonly Checked[]): Promise<void> => {
-    const now = Date.now();
-    const offers = checked.flatMap((one) => {
-      if (one.kind !== 'fresh' || one.report.body.kind !== 'poll') return [];
-      if (one.report.body.offer === null && !one.withdrawn) return [];
-      const { deviceId, sequence } = one.report;
-      return [{ deviceId, sequence, until: one.withdrawn ? now : now + ackMs }];
-    });
-    if (offers.length === 0) return;
+  const keepWithdrawn = async (checked: readonly Checked[]): Promise<readonly Checked[]> => {
+    const withdrawn = checked.flatMap((one) => (one.kind === 'fresh' && one.withdrawn ? [one] : []));
+    if (withdrawn.length === 0) return checked;
     try {
-      const granted = await within(lookUpWithinMs, options.acknowledgements.grant(offers));
-      const byDevice = new Map(granted.map((one) => [one.deviceId, one]));
-      for (const one of checked) {
-        if (one.kind !== 'fresh') continue;
-        const to = byDevice.get(one.report.deviceId);
-        if (to && to.sequence >= (one.known.offered?.sequence ?? -1)) one.known.offered = to;
-      }
+      await keepOffers(withdrawn, Date.now());
+      return checked;
     } catch (error) {
-      unacknowledged += offers.filter(({ until }) => until > now).length;
-      log('warn', { offers: offers.length, error: String(error) }, 'offers were not acknowledged');
+      log('warn', { polls: withdrawn.length, error: String(error) }, 'polls that are granted nothing were not taken');
+      return checked.map((one) => {
+        if (one.kind !== 'fresh' || !one.withdrawn) return one;
+        reportCheck.markLost(one);
+        return comeAgain(
+          `it cannot be kept that ${one.report.deviceId} was not granted what it asks for: the database is not available`,
+        );
+      });
+    }
+  };
+
+  /** After the log has them. */
+  const acknowledge = async (checked: readonly Checked[]): Promise<void> => {
+    const offered = checked.flatMap((one) =>
+      one.kind === 'fresh' && one.report.body.kind === 'poll' && one.report.body.offer !== null ? [one] : [],
+    );
+    if (offered.length === 0) return;
+    try {
+      await keepOffers(offered, Date.now() + ackMs);
+    } catch (error) {
+      unacknowledged += offered.length;
+      log('warn', { offers: offered.length, error: String(error) }, 'offers were not acknowledged');
     }
   };
 
@@ -218,7 +239,7 @@ export const startGateway = async (options: {
   const take = async (received: readonly unknown[], reply: FastifyReply): Promise<FastifyReply> => {
     const before = await granted();
     const now = Date.now();
-    const checked = (await check(received, now)).map((one) => withdraw(before, one));
+    const checked = await keepWithdrawn((await check(received, now)).map((one) => withdraw(before, one)));
     const refused = checked.flatMap((one, index) =>
       one.kind === 'refused' ? [{ reason: one.reason, received: received[index] }] : [],
     );
