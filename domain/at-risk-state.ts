@@ -14,7 +14,7 @@ import {
   type SegmentKey,
   segmentKey,
 } from './release.ts';
-import { noOpenings, type Openings } from './trials.ts';
+import { moveOpenings, noOpenings, type Openings } from './trials.ts';
 
 /** Arm of a comparison; `none`: inside the exposure but not served, served outside it, or moved to another segment. */
 export type Arm = 'treated' | 'control' | 'none';
@@ -307,24 +307,55 @@ export const descriptionOf = (
 /** The topic keeps a report this long: whoever folds it from its beginning knows no device that was silent longer. */
 const rememberedMs = 7 * 24 * 3_600_000;
 
-/** Drops devices that were silent too long. Only while no release is open: their rows are in its tables. */
-export const forgetDevices = ({ devices, releases, now, unheardMs }: PartitionState): void => {
-  if (releases.size > 0) return;
-  const oldest = now - unheardMs - rememberedMs;
-  const kept = [...devices.rows].filter(([, row]) => (devices.table.lastAt[row] ?? 0) > oldest);
+/** It takes part in no release that opens from now on, until it is heard again. */
+export const isForgotten = ({ devices: { table }, now, unheardMs }: PartitionState, row: number): boolean =>
+  (table.lastAt[row] ?? 0) <= now - unheardMs - rememberedMs;
+
+/**
+ * Drops devices that were silent too long and are in no open release, so that they go although releases always overlap. The
+ * site of a member stays with it, and the device whose kind that site has: a member is in its segment, and of its site, to the end.
+ */
+export const forgetDevices = (state: PartitionState): void => {
+  const { devices, releases } = state;
+  const { link } = devices.table;
+  const keep = new Uint8Array(devices.rows.size);
+  for (const row of devices.rows.values()) if (!isForgotten(state, row)) keep[row] = 1;
+  for (const { members } of releases.values()) {
+    members.flags.forEach((flags, row) => {
+      if (!(flags & is.joined)) return;
+      // A device, its site, and the device whose kind that has; or a site and that device.
+      const linked = link[row] ?? 0;
+      const further = linked === 0 ? 0 : (link[linked - 1] ?? 0);
+      for (const one of [row + 1, linked, further]) if (one !== 0) keep[one - 1] = 1;
+    });
+  }
+  const kept = [...devices.rows].filter(([, row]) => keep[row] === 1);
   if (kept.length === devices.rows.size) return;
-  devices.table = pick(
-    devices.table,
-    kept.map(([, row]) => row),
-  );
-  const moved = new Map(kept.map(([, before], row) => [before + 1, row + 1]));
-  devices.table.link.forEach((link, row) => {
-    devices.table.link[row] = moved.get(link) ?? 0;
+  const rows = kept.map(([, row]) => row);
+  const moved = new Uint32Array(keep.length);
+  rows.forEach((before, row) => {
+    moved[before] = row;
+  });
+  const movedTo = (before: number): number => moved[before] ?? 0;
+  devices.table = pick(devices.table, rows);
+  devices.table.link.forEach((before, row) => {
+    devices.table.link[row] = before !== 0 && keep[before - 1] === 1 ? movedTo(before - 1) + 1 : 0;
   });
   devices.rows.clear();
   kept.forEach(([id], row) => {
     devices.rows.set(id, row);
   });
+  for (const release of releases.values()) moveMembers(release, rows, movedTo);
+};
+
+/** Whatever a release says of rows that stay, about where they are now. */
+const moveMembers = (release: OpenRelease, rows: readonly number[], movedTo: (before: number) => number): void => {
+  release.members = pick(release.members, rows);
+  release.changed = release.changed.map(movedTo);
+  moveOpenings(release.openings, movedTo);
+  const due = [...release.unitsDue].map((unit) => movedTo(Math.floor(unit / 2)) * 2 + (unit % 2));
+  release.unitsDue.clear();
+  for (const unit of due) release.unitsDue.add(unit);
 };
 
 export const newSegment = (key: SegmentKey, threshold: number): SegmentSums => ({

@@ -23,6 +23,7 @@ import {
   is,
   isAlike,
   isCounted,
+  isForgotten,
   isUnit,
   kindOf,
   type MemberTable,
@@ -566,6 +567,7 @@ const foldStage = (
   const { releaseId, contentVersion, salt, policy, startedAt, stage } = opened;
   const plan = { releaseId, contentVersion, salt, policy, startedAt, stage };
   const release = newRelease(plan, opened.thresholds, offset);
+  forgetDevices(state);
   state.releases.set(releaseId, release);
   advance(state, release, offset, windows);
   joinKnown(state, release, bucketOf);
@@ -583,7 +585,7 @@ const joinKnown = (state: PartitionState, release: OpenRelease, bucketOf: Bucket
   }
   const reachable: number[] = [];
   for (const [id, row] of rows) {
-    if (table.isSite[row] === 1 && !bySite) continue;
+    if ((table.isSite[row] === 1 && !bySite) || isForgotten(state, row)) continue;
     const bucket = () => siteBuckets.get(unitOf(state, release, row)) ?? bucketOf(release.salt, id);
     if (!join(state, release, row, bucket) || !isReachable(state, release, row, state.now)) continue;
     if (table.isSite[row] === 0) reachable.push(row);

@@ -81,6 +81,15 @@ export const takeOpened = (openings: Openings, reader: Reader, until: number): O
   return { device: chunk.device[row] ?? 0, openedAt, beat: chunk.beat[row] ?? 0, bits: chunk.bits[row] ?? 0 };
 };
 
+/** The same openings, of devices whose rows are others now. */
+export const moveOpenings = ({ chunks }: Openings, movedTo: (device: number) => number): void => {
+  for (const { device } of chunks) {
+    device.forEach((before, row) => {
+      device[row] = movedTo(before);
+    });
+  }
+};
+
 const firstUnread = ({ next }: Openings): number => Math.min(next.first, next.later, next.reach);
 
 const forgetRead = (openings: Openings): void => {

@@ -40,7 +40,7 @@ export const newLog = (siteOf: (deviceId: string) => string | undefined = () => 
   const poll = (
     at: number,
     deviceId: string,
-    changes: { version?: number; offer?: number; failMode?: FailMode } = {},
+    changes: { version?: number; offer?: number; of?: string; failMode?: FailMode } = {},
   ) =>
     report(at, deviceId, {
       kind: 'poll',
@@ -48,7 +48,7 @@ export const newLog = (siteOf: (deviceId: string) => string | undefined = () => 
       failMode: changes.failMode ?? 'fail-open',
       contentVersion: changes.version ?? 1,
       directorVersion: 1,
-      offer: changes.offer === undefined ? null : { releaseId: 'r1', contentVersion: changes.offer },
+      offer: changes.offer === undefined ? null : { releaseId: changes.of ?? 'r1', contentVersion: changes.offer },
     });
   return {
     records,

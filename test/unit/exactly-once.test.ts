@@ -375,13 +375,13 @@ describe('devices that were not heard for longer than the log keeps reports', ()
     return log;
   };
 
-  test('are forgotten when a release has ended and no other is open', () => {
+  test('are forgotten before a release opens: they are no part of it', () => {
     const log = story();
+    expect([...foldLog(log.records).state.devices.rows.keys()]).toEqual(['c1', 't1']);
     log.open(days(9) - 30_000, { releaseId: 'r2', startedAt: start + days(9) - 30_000 });
-    const open = foldLog(log.records).state;
-    expect([...open.devices.rows.keys()]).toEqual(['c1', 't1']);
-    log.end(days(9) - 20_000, 'r2');
-    const { state } = foldLog(log.records);
+    log.clock(days(9) - 20_000);
+    const { state, windows } = foldLog(log.records);
+    expect(windows.at(-1)?.counts[segment]?.enrolled).toBe(1);
     expect([...state.devices.rows]).toEqual([['t1', 0]]);
     expect(state.devices.table.polledVersion[0]).toBe(8);
   });
