@@ -7,7 +7,9 @@
  */
 import type { IncomingMessage } from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
-import Fastify, { type FastifyError, type FastifyReply } from 'fastify';
+import { promisify } from 'node:util';
+import { gunzip } from 'node:zlib';
+import Fastify, { type FastifyError, type FastifyReply, type FastifyRequest } from 'fastify';
 import type { AskingPoll } from '../domain/offer.ts';
 import type { Acknowledgements, DeviceSites } from '../domain/ports.ts';
 import type { DeviceReport, ReportResult, ReportsAnswer } from '../domain/telemetry.ts';
@@ -278,13 +280,18 @@ export const startGateway = async (options: {
   const server = Fastify({ bodyLimit: limits.bodyBytes, forceCloseConnections: true, requestTimeout: 30_000 });
   // Not Fastify's own parser: it refuses a whole request for a key "__proto__" in one of its reports.
   server.removeAllContentTypeParsers();
-  server.addContentTypeParser('application/json', { parseAs: 'string' }, (_request, body, done) => {
-    try {
-      done(null, JSON.parse(String(body)));
-    } catch (error) {
-      done(Object.assign(error as Error, { statusCode: 400 }));
-    }
-  });
+  server.addContentTypeParser(
+    'application/json',
+    { parseAs: 'buffer' },
+    async (request: FastifyRequest, body: Buffer) => {
+      const text = await unpack(body, request.headers['content-encoding'], limits.bodyBytes);
+      try {
+        return JSON.parse(text.toString());
+      } catch (error) {
+        throw withStatus(error, 400);
+      }
+    },
+  );
   server.setErrorHandler<FastifyError>((error, _request, reply) => {
     const { statusCode = 500 } = error;
     if (statusCode >= 500) {
@@ -295,10 +302,10 @@ export const startGateway = async (options: {
         .send(problem(500, 'internal error', 'SRP_BUG_INTERNAL', 'see the log of the gateway'));
     }
     requests.unreadable += 1;
-    const tooLarge = error.code === 'FST_ERR_CTP_BODY_TOO_LARGE';
+    const tooLarge = statusCode === 413;
     const code = tooLarge ? 'SRP_INPUT_SIZE' : 'SRP_INPUT_REPORTS';
     const detail = tooLarge
-      ? `the request is larger than ${limits.bodyBytes} bytes: send its reports in several`
+      ? `the request is larger than ${limits.bodyBytes} bytes, unpacked: send its reports in several`
       : `${error.message}; expected application/json: { "reports": [...] }`;
     return reply
       .code(statusCode)
@@ -309,7 +316,9 @@ export const startGateway = async (options: {
   // Before the body is read: what could not be handed on is not taken in.
   server.addHook('onRequest', async (request, reply) => {
     if (request.method !== 'POST') return;
-    const length = Number(request.headers['content-length'] ?? limits.bodyBytes);
+    // What it is unpacked is not known before.
+    const packed = request.headers['content-encoding'] !== undefined;
+    const length = packed ? limits.bodyBytes : Number(request.headers['content-length'] ?? limits.bodyBytes);
     const size = Math.min(Number.isFinite(length) ? length : limits.bodyBytes, limits.bodyBytes);
     if (bytesInFlight > 0 && bytesInFlight + size > limits.bytesInFlight) {
       requests.overloaded += 1;
@@ -387,6 +396,22 @@ export const startGateway = async (options: {
     },
   };
 };
+
+const gunzipped = promisify(gunzip);
+
+/** As much of a packed body as a body may have; a packed one that unpacks to more is refused as one that is too large. */
+const unpack = async (body: Buffer, encoding: string | undefined, limit: number): Promise<Buffer> => {
+  if (encoding === undefined || encoding === 'identity') return body;
+  if (encoding !== 'gzip') throw withStatus(new Error(`content-encoding is ${encoding}, expected gzip or none`), 415);
+  try {
+    return await gunzipped(body, { maxOutputLength: limit });
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    throw withStatus(error, code === 'ERR_BUFFER_TOO_LARGE' ? 413 : 400);
+  }
+};
+
+const withStatus = (error: unknown, statusCode: number): Error => Object.assign(error as Error, { statusCode });
 
 /** Nothing is wrong with the report: it counts when what is missing here is there. */
 const comeAgain = (reason: string): Checked => ({ kind: 'limited', retryAfterMs: retryAfterSeconds * 1_000, reason });
