@@ -67,7 +67,7 @@ export const createRolloutActivities = (ports: RolloutPorts): RolloutActivities 
       const { document, freeze } = await ports.director.read(family);
       const { directorVersion } = document;
       if (freeze !== null) return { directorVersion, refused: { kind: 'frozen', why: frozenBy(freeze) } };
-      const found = refuseGrant(lease, await ports.evidence.judgeStatus(releaseId), ports.now());
+      const found = refuseOpening(releaseId, lease, await ports.evidence.judgeStatus(releaseId), ports.now());
       if (found !== null) return { directorVersion, refused: found };
     }
     // The evidence path knows of the stage before any device can be offered it: no evidence, no exposure.
@@ -79,7 +79,7 @@ export const createRolloutActivities = (ports: RolloutPorts): RolloutActivities 
     // The first stage needs none before a first window can be due; every later one needs evidence that is fresh now.
     const status = await ports.evidence.judgeStatus(releaseId);
     const asOf = ports.now();
-    const refused = refuseGrant(lease, status, asOf);
+    const refused = refuseOpening(releaseId, lease, status, asOf);
     const opening = ports.director.change(
       family,
       (current) => {
@@ -216,6 +216,20 @@ export const createRolloutActivities = (ports: RolloutPorts): RolloutActivities 
 /** As for a grant; the time before the first window excuses nothing: a release that completes has had windows. */
 const refuseCompletion = (lease: LeaseTerms, status: JudgeStatus | null, now: number): Refusal | null =>
   status === null ? { kind: 'stale', why: 'the judge has no evidence' } : refuseGrant(lease, status, now);
+
+/**
+ * As for a grant. Evidence that has just grown old is asked for again, as a watch goes on until it is twice as old: one that is
+ * late now and then would hold and release the stage at every tick.
+ */
+const refuseOpening = (releaseId: string, lease: LeaseTerms, status: JudgeStatus | null, now: number) => {
+  const found = refuseGrant(lease, status, now);
+  const isOld = refuseGrant({ ...lease, freshMs: 2 * lease.freshMs }, status, now)?.kind === 'stale';
+  if (found?.kind === 'stale' && !isOld) {
+    const why = `no exposure for release ${releaseId} without fresh evidence: ${found.why}`;
+    throw new SigrelError('SRP_DEP_EVIDENCE', why);
+  }
+  return found;
+};
 
 const familyBusy = (family: string, other: string): SigrelError =>
   new SigrelError('SRP_RULE_FAMILY_BUSY', `family ${family} is rolling out ${other}: wait for its end, or halt it`, {

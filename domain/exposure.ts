@@ -81,7 +81,11 @@ export const enginesBehind = (
 const stageThreshold = (stage: StagePolicy, sorted: Float64Array): number => {
   if (stage.kind === 'all') return bucketSpace;
   if (stage.kind === 'share') return Math.floor(stage.size * bucketSpace);
-  const last = [...new Set(sorted)][stage.size - 1];
-  if (last === undefined) return bucketSpace;
-  return last + 1;
+  let units = 0;
+  for (let n = 0; n < sorted.length; n += 1) {
+    const bucket = sorted[n] ?? 0;
+    if (n === 0 || bucket !== sorted[n - 1]) units += 1;
+    if (units === stage.size) return bucket + 1;
+  }
+  return bucketSpace;
 };

@@ -134,8 +134,9 @@ const untilCancelled = async <T>(run: Run, work: () => Promise<T>): Promise<T | 
 const rollOut = async (run: Run): Promise<void> => {
   const stages = run.state().rollout?.stages ?? [];
   const index = run.state().rollout?.passed ?? 0;
+  const grant: Grant = { at: null };
   for (;;) {
-    const passed = await runStage(run, index);
+    const passed = await runStage(run, index, grant);
     if (passed === 'halt') return haltRelease(run);
     if (index + 1 < stages.length) {
       await continueAsNew<typeof releaseWorkflow>({ ...run.input, carried: run.recorder.recorded() });
@@ -145,11 +146,18 @@ const rollOut = async (run: Run): Promise<void> => {
   }
 };
 
+/** When the stage was granted first (ms): what was refused until then bakes from there. null: not yet. */
+type Grant = { at: number | null };
+
 /**
  * Opens and watches one stage until it has passed and this run has nothing left to do, or the release has to be halted.
  * `engines`: those of the field when the last stage passed.
  */
-const runStage = async (run: Run, index: number): Promise<'halt' | { readonly engines: readonly EngineId[] }> => {
+const runStage = async (
+  run: Run,
+  index: number,
+  grant: Grant,
+): Promise<'halt' | { readonly engines: readonly EngineId[] }> => {
   const { releaseId, family, policy } = run.input;
   let granted = false;
   let passed = false;
@@ -171,7 +179,7 @@ const runStage = async (run: Run, index: number): Promise<'halt' | { readonly en
         if (state.phase === 'paused') await condition(() => run.attention() !== seen);
         else {
           // Evidence gathered since the HOLD may clear it; whatever people ask for comes first.
-          const watched = await run.unlessInterrupted(() => watchStage(run, index), seen);
+          const watched = await run.unlessInterrupted(() => watchStage(run, index, grant), seen);
           if (watched.done) noteOutcome(run, index, watched.value);
         }
         continue;
@@ -218,6 +226,7 @@ const runStage = async (run: Run, index: number): Promise<'halt' | { readonly en
       if (!opened.done) continue;
       const { refused } = opened.value;
       granted = refused === undefined;
+      if (granted) grant.at ??= Date.now();
       if (refused !== undefined) against = noteRefusal(run, index, refused);
       continue;
     }
@@ -230,7 +239,7 @@ const runStage = async (run: Run, index: number): Promise<'halt' | { readonly en
     }
     const heldFor = against;
     against = null;
-    const watched = await run.unlessInterrupted(() => watchStage(run, index, heldFor));
+    const watched = await run.unlessInterrupted(() => watchStage(run, index, grant, heldFor));
     if (!watched.done) continue;
     const isLast = index + 1 === state.rollout?.stages.length;
     const isRecent = fleet !== null && Date.now() - fleet.at <= Math.max(policy.tickMs, sameMomentMs);
@@ -246,7 +255,7 @@ const runStage = async (run: Run, index: number): Promise<'halt' | { readonly en
 };
 
 /** `against`: what the watch has to see the end of although the release is not held for it yet. */
-const watchStage = (run: Run, index: number, against: HeldFor | null = null): Promise<StageOutcome> => {
+const watchStage = (run: Run, index: number, grant: Grant, against: HeldFor | null = null): Promise<StageOutcome> => {
   const { releaseId, family, policy } = run.input;
   const { phase, hold, rollout: plan } = run.state();
   const reasonCode = hold?.reasonCode;
@@ -255,7 +264,7 @@ const watchStage = (run: Run, index: number, against: HeldFor | null = null): Pr
     {
       ...{ releaseId, family, stage: index },
       policy: bakeLonger(policy, run.state()),
-      openedAt: Date.parse(plan?.openedAt ?? ''),
+      openedAt: Math.max(Date.parse(plan?.openedAt ?? ''), grant.at ?? 0),
       promote: run.promotion() !== null,
       clearedCells: clearedCells(run),
       heldFor: phase === 'held' ? { reason, cells: hold?.cells ?? [] } : against,

@@ -257,6 +257,8 @@ const decisionsOf = async (pool: Pool, releaseId: string) => {
 // ---- what is said
 
 const aim = 1.3;
+/** Two ticks: what a decision needs to reach the fleet is part of no statistic. */
+const mostFreezeMs = 2_000;
 
 const report = (
   options: ExposureOptions,
@@ -311,11 +313,10 @@ const report = (
   out(
     `medians; device-hours of served devices in the affected segments, a second standing for a minute; ${options.devices} devices in ${segments} segments; devices and harmed at HOLD, HALT; the bound of the last two columns is the searched one for a small segment; load of the machine ${machineLoad.map((load) => load?.toFixed(1)).join(' before, ')} after`,
   );
-  const failed = rows
-    .filter(({ ratio }) => !(ratio <= aim))
-    .map(
-      ({ name, ratio, small }) => `${name}: ${figure(ratio)} × the bound${small ? ' with the search' : ''}, aim ${aim}`,
-    );
+  const failed = rows.flatMap(({ name, ratio, small, freezeMs }) => [
+    ...(ratio <= aim ? [] : [`${name}: ${figure(ratio)} × the bound${small ? ' with the search' : ''}, aim ${aim}`]),
+    ...(freezeMs <= mostFreezeMs ? [] : [`${name}: frozen ${figure(freezeMs)} ms after HOLD, aim ${mostFreezeMs} ms`]),
+  ]);
   for (const why of failed) out(`not reached: ${why}`);
   return {
     figures: {

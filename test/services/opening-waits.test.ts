@@ -1,7 +1,7 @@
 /** A stage that is not granted for want of fresh evidence: people see what it waits for. The real workflow, scripted activities. */
 import { afterAll, beforeAll, expect, inject, test } from 'vitest';
 import { renderRelease } from '../../apps/cli/view.ts';
-import { evidence, type ScriptedReleases, startScriptedReleases } from '../support/scripted.ts';
+import { evidence, passed, type ScriptedReleases, startScriptedReleases } from '../support/scripted.ts';
 
 let releases: ScriptedReleases;
 beforeAll(async () => {
@@ -16,7 +16,7 @@ test.each([0, 1])('stage %i says what it waits for, and is opened when there is 
   const refused = { kind: 'stale', why } as const;
   let fresh = false;
   const release = await releases.start(`waits-${waiting}`, {
-    asked: { watchStage: ({ heldFor }) => heldFor?.reason === 'no-data' },
+    asked: { watchStage: ({ stage }) => stage === waiting },
     answers: {
       openStage: async ({ stage }) => ({ directorVersion: 1, ...(stage < waiting || fresh ? {} : { refused }) }),
     },
@@ -28,7 +28,13 @@ test.each([0, 1])('stage %i says what it waits for, and is opened when there is 
   // Asked for again when the watch sees evidence, not before.
   expect(release.happened.filter((what) => what === 'openStage')).toHaveLength(waiting + 1);
   fresh = true;
+  const heldUntil = Date.now();
   watch.answer({ outcome: 'released', evidence: evidence(waiting) });
+  // Nobody was offered it until now: its minimum time begins here.
+  const granted = await release.asked('watchStage');
+  expect(granted.input).toMatchObject({ stage: waiting, heldFor: null });
+  expect(granted.input.openedAt).toBeGreaterThanOrEqual(heldUntil);
+  granted.answer(passed(waiting));
   const end = await release.end();
   expect(end.phase).toBe('completed');
   expect(end.types.filter((type) => type === 'StageHeld' || type === 'RolloutResumed')).toEqual([

@@ -87,7 +87,13 @@ const idle: DirectorDocument = {
   ...{ family: 'ips', directorVersion: 1, mode: 'steady', rollout: null, rollback: null },
   steady: { contentVersion: 1, releaseId: 'baseline', artefacts: [] },
 };
-const watch = (evidence: EvidenceReader, changes: { held?: boolean; cancelled?: AbortSignal } = {}) => {
+type WatchChanges = {
+  readonly held?: boolean;
+  readonly cancelled?: AbortSignal;
+  readonly policy?: RolloutPolicy;
+  readonly note?: (at: number) => Promise<void>;
+};
+const watch = (evidence: EvidenceReader, changes: WatchChanges = {}) => {
   let looks = 0;
   const { watchStage } = createRolloutActivities({
     ...{
@@ -102,13 +108,14 @@ const watch = (evidence: EvidenceReader, changes: { held?: boolean; cancelled?: 
       telemetry: { append: async () => {}, control: async () => {} },
     },
     inventory: createMemoryInventory([]),
-    watches: { note: async () => {}, lastSeen: async () => null },
+    watches: { note: async (_releaseId, at) => changes.note?.(at), lastSeen: async () => null },
     director: directorThat({ read: async () => standing(idle) }),
     now: () => now + looks * policy.tickMs,
     cancelled: () => changes.cancelled ?? new AbortController().signal,
   });
   return watchStage({
-    ...{ releaseId: 'r1', family: 'ips', stage: 0, policy, openedAt: now, promote: true, clearedCells: [] },
+    ...{ releaseId: 'r1', family: 'ips', stage: 0, openedAt: now, promote: true, clearedCells: [] },
+    policy: changes.policy ?? policy,
     heldFor: changes.held ? { reason: 'no-data', cells: [] } : null,
   });
 };
@@ -134,6 +141,26 @@ describe('Argo Rollouts', () => {
     };
     expect(refuseRenewal(document, good(), now - 601, now)).toMatch(/no workflow has looked/);
     expect(refuseRenewal(document, good(), now - 600, now)).toBeNull();
+  });
+
+  test('a watch that goes on is noted in time for the lease, also after a note that failed', async () => {
+    const patientPolicy = { ...policy, freshTicks: 20 };
+    const ended = new AbortController();
+    const noted: number[] = [];
+    const watching = watch(
+      { judgeStatus: async () => null },
+      {
+        ...{ policy: patientPolicy, cancelled: ended.signal },
+        note: async (at) => {
+          noted.push((at - now) / policy.tickMs);
+          if (noted.length === 2) throw new Error('connection refused');
+          if (noted.length === 4) ended.abort();
+        },
+      },
+    );
+    await expect(watching).rejects.toMatchObject({ name: 'AbortError' });
+    // At the first look, after a quarter of twenty ticks, at once again where that one was not kept, a quarter later.
+    expect(noted).toEqual([1, 6, 7, 12]);
   });
 
   test('a run is reported successful although every measurement errored (#4479)', async () => {
