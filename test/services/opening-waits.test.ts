@@ -15,8 +15,9 @@ test.each([0, 1])('stage %i says what it waits for, and is opened when there is 
   const why = 'the last window is 9000 ms old';
   const refused = { kind: 'stale', why } as const;
   let fresh = false;
+  let watching = true;
   const release = await releases.start(`waits-${waiting}`, {
-    asked: { watchStage: ({ stage }) => stage === waiting },
+    asked: { watchStage: ({ stage }) => watching && stage === waiting },
     answers: {
       openStage: async ({ stage }) => ({ directorVersion: 1, ...(stage < waiting || fresh ? {} : { refused }) }),
     },
@@ -34,6 +35,7 @@ test.each([0, 1])('stage %i says what it waits for, and is opened when there is 
   const granted = await release.asked('watchStage');
   expect(granted.input).toMatchObject({ stage: waiting, heldFor: null });
   expect(granted.input.openedAt).toBeGreaterThanOrEqual(heldUntil);
+  watching = false;
   granted.answer(passed(waiting));
   const end = await release.end();
   expect(end.phase).toBe('completed');
