@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -116,6 +117,14 @@ test('without a broker an append ends within its limit, and append and read with
   await expect(log.read('r-down')).rejects.toMatchObject({ code: 'SRP_DEP_KAFKA' });
 });
 
+/** Threads of a process that are not stopped; 0 where the system does not tell. */
+const threadsThatRun = (pid: number): number => {
+  const dir = `/proc/${pid}/task`;
+  if (!existsSync(dir)) return 0;
+  const states = readdirSync(dir).map((thread) => readFileSync(join(dir, thread, 'status'), 'utf8'));
+  return states.filter((status) => !/^State:\s+T/m.test(status)).length;
+};
+
 describe('a broker that is lost and comes back', () => {
   let stateDir: string;
   let servers: LocalServers;
@@ -155,6 +164,8 @@ describe('a broker that is lost and comes back', () => {
     const pid = readServers(stateDir).kafka?.process?.pid;
     if (pid === undefined) throw new Error('Kafka is not recorded');
     process.kill(pid, 'SIGSTOP');
+    // A thread that runs on another core is stopped a moment later, and would answer.
+    await expect.poll(() => threadsThatRun(pid), patient).toBe(0);
     await refused(3, 6).finally(() => process.kill(pid, 'SIGCONT'));
     await retried(3, 6);
 

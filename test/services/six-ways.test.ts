@@ -311,7 +311,9 @@ describe('each way stops alone', () => {
     const left = await thawFamily(ports, 'way-4', { by: 'ann', reason: 'r' });
     expect(left).toEqual({ family: 'way-4', thawed: false, freeze: byHand });
     await expect.poll(() => memory.events.at(-1), patient).toMatchObject({ type: 'FamilyFrozen', data: { by: 'eve' } });
-    await expect(thawFamily(ports, 'way-4', { by: 'ann', reason: 'r' })).rejects.toMatchObject({
+    // Asked while the workflow that was overtaken is still ending, it answers once more.
+    const thawn = () => thawFamily(ports, 'way-4', { by: 'ann', reason: 'r' }).catch((error: SigrelError) => error);
+    await expect.poll(thawn, patient).toMatchObject({
       ...{ code: 'SRP_RULE_BREAK_GLASS', message: expect.stringContaining('frozen by eve') },
     });
     expect(await world.director.thaw('way-4', null)).toMatchObject({ thawed: true });
@@ -323,9 +325,7 @@ describe('each way stops alone', () => {
     await expect.poll(async () => (await world.director.read('way-4')).freeze, patient).toBeNull();
     expect(Date.now()).toBeGreaterThanOrEqual(Date.parse(until));
     expect(memory.events.at(-1)).toMatchObject({ type: 'FamilyThawed', actor: { kind: 'workflow', id: 'freeze' } });
-    await expect(thawFamily(ports, 'way-4', { by: 'ann', reason: 'r' })).rejects.toMatchObject({
-      code: 'SRP_RULE_NOT_FROZEN',
-    });
+    await expect.poll(thawn, patient).toMatchObject({ code: 'SRP_RULE_NOT_FROZEN' });
   });
 
   test('5: break-glass, with the keys and the files alone', async () => {
