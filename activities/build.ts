@@ -1,5 +1,4 @@
 /** Build: the stored source becomes one artefact per engine of the field, named by digest. The same bytes for the same input. */
-
 import type { Family } from '../domain/content/family.ts';
 import { findReusedIds, type Rule } from '../domain/content/rules.ts';
 import { goodContent } from '../domain/director.ts';

@@ -2,7 +2,6 @@
  * What workflows ask of the world: types only. Each interface is implemented by a factory in this room and registered
  * on the task queue named beside it. Inputs and results are plain data below 32 KB.
  */
-
 import type { FamilyFreeze } from '../domain/director.ts';
 import type { Divergence } from '../domain/matrix/divergence.ts';
 import type { RolloutPolicy } from '../domain/policy.ts';

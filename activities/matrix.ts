@@ -1,5 +1,4 @@
 /** The matrix: cells come from the fleet's own inventory, and each is tested by its engine in processes of its own. */
-
 import type { Family } from '../domain/content/family.ts';
 import type { Rule } from '../domain/content/rules.ts';
 import { goodContent } from '../domain/director.ts';

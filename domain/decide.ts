@@ -2,7 +2,6 @@
  * What people may ask of a release, and when. The workflow's update validators run exactly this function, so that a refused
  * request is refused at once, with a sentence that says what to do instead, and leaves no trace in the log.
  */
-
 import type { ReleaseEvent } from '../events/catalogue.ts';
 import { isExposed, isTerminal, type ReleaseState } from './release-state.ts';
 import { isSamePerson } from './waiver.ts';

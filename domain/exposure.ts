@@ -1,8 +1,8 @@
 /**
- * Cohort arithmetic. bucket = first 4 bytes of SHA-256(salt \n unit id) as an integer, the unit being the device or its site; a
- * device is in when its bucket is below the threshold of its segment. The hash is passed in: this room does no hashing of its own.
+ * Cohort arithmetic. bucket = first 4 bytes of SHA-256(salt \n unit id) as an integer, the unit being the device or its site;
+ * a device is in when its bucket is below the threshold of its segment. The hash is passed in: this room does no hashing of
+ * its own.
  */
-
 import type { RolloutPolicy, StagePolicy } from './policy.ts';
 import { type EngineId, engineOf, type SegmentKey, type Stage } from './release.ts';
 
@@ -20,9 +20,9 @@ export const unitIdOf = (
 export const isExposed = (bucket: number, threshold: number): boolean => bucket < threshold;
 
 /**
- * Thresholds of every stage for the enrolled devices of each segment, each given by the bucket of its unit. A canary of n units lies between
- * the n-th and the (n+1)-th smallest bucket (all, where there are fewer); later stages take the larger of the previous threshold and the
- * share, so that a cohort only grows and is the same after pause and resume.
+ * Thresholds of every stage for the enrolled devices of each segment, each given by the bucket of its unit. A canary of n units
+ * lies between the n-th and the (n+1)-th smallest bucket (all, where there are fewer); later stages take the larger of the
+ * previous threshold and the share, so that a cohort only grows and is the same after pause and resume.
  */
 export const planStages = (
   stages: readonly StagePolicy[],

@@ -2,7 +2,6 @@
  * What a release is at a moment: the fold of its events. The workflow, the projector, `get`, `replay` and the postmortem
  * all use this one function, so that they cannot disagree.
  */
-
 import type { NumberedEvent } from '../events/catalogue.ts';
 import { assertNever } from './errors.ts';
 import type { Divergence } from './matrix/divergence.ts';

@@ -3,7 +3,6 @@
  * and `telemetry.windows.v1`. The aggregator is a pure fold over the records of one partition: everything it needs to
  * know, also which stage is open, stands in that partition's log, so that recomputing gives the same windows.
  */
-
 import type { MetricId, RolloutPolicy } from './policy.ts';
 import type { EngineBuild, FailMode, SegmentCounts, SegmentKey } from './release.ts';
 

@@ -2,7 +2,6 @@
  * Every event of a release stream, and those of a family beside them: types only, so that workflows can use them without zod.
  * Names are past tense in the words of the trade; numbers are fields, not sentences.
  */
-
 import type { Alarm } from '../domain/alarm.ts';
 import type { Divergence } from '../domain/matrix/divergence.ts';
 import type { RolloutPolicy } from '../domain/policy.ts';

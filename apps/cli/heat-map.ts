@@ -1,5 +1,4 @@
 /** The matrix as one HTML file without any outside part: rules down, cells across, red where something is wrong. */
-
 import type { RuleRow, RuleVerdict } from '../../domain/matrix/rule-matrix.ts';
 import type { CellResult, RuleId } from '../../domain/release.ts';
 import { firstFault, plural } from '../../domain/timeline.ts';

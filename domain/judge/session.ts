@@ -2,7 +2,6 @@
  * The judge of one release: windows of all partitions in, ticks, status and decisions out. What it finds is a function of the
  * windows alone; the order in which partitions deliver changes nothing. No I/O and no hashing: digests are handed in.
  */
-
 import type { SegmentCounts, SegmentKey, Verdict } from '../release.ts';
 import type { JudgeStatus } from '../stage-rule.ts';
 import type { Window } from '../telemetry.ts';

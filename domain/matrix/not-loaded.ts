@@ -3,7 +3,6 @@
  * failed, nor skipped, as on Suricata 6.0.1), those that it skips, and the one that refuses a whole file are found by
  * loading halves.
  */
-
 import type { Configuration } from '../content/family.ts';
 import type { Language } from '../content/language.ts';
 import type { Rule } from '../content/rules.ts';

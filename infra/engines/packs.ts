@@ -3,7 +3,6 @@
  * program of Debian's, as a package of npm or PyPI where it is a library. A pack holds the files that the engine really
  * links or reads, as plain files; its digest over them is the engine's identity.
  */
-
 import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { copyFile, mkdir, readdir, readFile, realpath, rm, writeFile } from 'node:fs/promises';

@@ -1,5 +1,4 @@
 /** What the judge has written, for those who decide on it and for people. */
-
 import type { TickEvidence } from '../../domain/judge/session.ts';
 import type { EvidenceReader } from '../../domain/ports.ts';
 import type { Verdict } from '../../domain/release.ts';

@@ -2,7 +2,6 @@
  * `npm run bench -- matrix`: the matrix of the example families over every pack, what sigrel adds to an engine run, and a
  * large real rule set. No servers; a store of results of its own.
  */
-
 import { spawn } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';

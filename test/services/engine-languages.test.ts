@@ -1,5 +1,4 @@
 /** YARA, YARA-X and ClamAV: what each version makes of each probe is exactly what was measured by hand. */
-
 import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';

@@ -1,5 +1,4 @@
 /** The matrix on ClamAV: what exit codes hide (a refused file, skipped signatures, a scan cut short) is red, and named. */
-
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, test } from 'vitest';

@@ -1,5 +1,4 @@
 /** The matrix on real content and real traffic: every trap that was measured by hand is a red or void cell with its reason. */
-
 import { existsSync } from 'node:fs';
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';

@@ -11,7 +11,6 @@
  * The log takes nothing any more (Kafka is dead for whoever records), except where telemetry has to come through it. Before
  * each stop a device takes the release, so that it could; afterwards none does, although gateway and repository are well.
  */
-
 import { randomUUID } from 'node:crypto';
 import { Context } from '@temporalio/activity';
 import { Client, Connection } from '@temporalio/client';

@@ -1,5 +1,4 @@
 /** A build gives the same bytes, whoever builds and in whatever order a folder is read; and only for whom it should. */
-
 import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';

@@ -1,5 +1,4 @@
 /** Activities that change exposure, on a real store: what comes late, twice or in the wrong order cannot raise it. */
-
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';

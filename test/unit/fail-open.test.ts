@@ -1,5 +1,4 @@
 /** Holes through which other systems let a bad rollout pass (prior art): none of them is one here. */
-
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, test } from 'vitest';
 import { createRolloutActivities } from '../../activities/rollout.ts';

@@ -1,5 +1,4 @@
 /** A release by sites, from the policy file and the inventory to what a device decides and says. */
-
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';

@@ -1,5 +1,4 @@
 /** The gates of the halt specification, sections 15.2 and 15.3, as data, and how a gate reads its runs. */
-
 import { frozenOnset } from './cells.ts';
 import type { Run } from './simulate.ts';
 import { affectedSegments, segmentSizes, updatedDevices, type World } from './world.ts';
