@@ -193,7 +193,8 @@ const unmet = (question: StageQuestion, status: JudgeStatus): Finding[] => {
   }
   const { cell, value, limit } = status.promote;
   if (plan.promote && !(value >= limit) && !question.promote) {
-    const observed = Number(value.toPrecision(3));
+    const rounded = Number(value.toPrecision(3));
+    const observed = rounded < limit ? rounded : value;
     found.push(finding('promote-evidence', `evidence that ${cell} got no worse`, observed, '>=', limit));
   }
   const segments = Object.keys(status.counts).sort();
@@ -217,7 +218,9 @@ const unmet = (question: StageQuestion, status: JudgeStatus): Finding[] => {
   return found;
 };
 
+/** What misses its limit is rounded away from it, and the limit from what was observed: they never read the same. */
 const finding = (code: string, what: string, observed: number, operator: string, limit: number): Finding => {
-  const say = (value: number) => (code.endsWith('-ms') ? duration(value) : String(value));
-  return { code, message: `${what}: ${say(observed)}, needs ${operator} ${say(limit)}`, observed, operator, limit };
+  const [away, from] = operator === '>=' ? [Math.floor, Math.ceil] : [Math.ceil, Math.floor];
+  const [seen, needed] = code.endsWith('-ms') ? [duration(observed, away), duration(limit, from)] : [observed, limit];
+  return { code, message: `${what}: ${seen}, needs ${operator} ${needed}`, observed, operator, limit };
 };

@@ -15,14 +15,15 @@ export const total = (counts: Counts, field: keyof SegmentCounts): number =>
 /** `1 device`, `3 devices`. */
 export const plural = (n: number, noun: string): string => `${n} ${noun}${n === 1 ? '' : 's'}`;
 
-/** Milliseconds as people say them: `340 ms`, `2.1 s`, `12 min 5 s`, `2.5 h`. */
-export const duration = (ms: number): string => {
-  // Each unit ends where rounding would reach its limit: nobody says 1000 ms, 60.0 s or 1 min 60 s.
-  if (ms < 999.5) return `${Math.round(ms)} ms`;
-  if (ms < 59_950) return `${(ms / 1_000).toFixed(1)} s`;
-  const seconds = Math.round(ms / 1_000);
+/** Milliseconds as people say them: `340 ms`, `2.1 s`, `12 min 5 s`, `2.5 h`. `round`: the last digit that is said. */
+export const duration = (ms: number, round: (value: number) => number = Math.round): string => {
+  // Each unit ends where rounding reaches its limit: nobody says 1000 ms, 60.0 s or 1 min 60 s.
+  if (round(ms) < 1_000) return `${round(ms)} ms`;
+  const tenths = round(ms / 100);
+  if (tenths < 600) return `${(tenths / 10).toFixed(1)} s`;
+  const seconds = round(ms / 1_000);
   if (seconds < 7_200) return `${Math.floor(seconds / 60)} min ${seconds % 60} s`;
-  return `${(ms / 3_600_000).toFixed(1)} h`;
+  return `${(round(ms / 360_000) / 10).toFixed(1)} h`;
 };
 
 /** What people and engines wrote, in one line: a line break or an escape sequence in it must not change what is around. */

@@ -141,7 +141,7 @@ describe('postmortem', () => {
     const all = [
       ['first stage opened → first harmful report', '250 ms', `${stage} ${verdict}`],
       ['first harmful report → verdict', '750 ms', verdict],
-      ['first harmful report → exposure frozen', '1.4 s', `${verdict} ${frozen}`],
+      ['first harmful report → exposure frozen', '1.5 s', `${verdict} ${frozen}`],
       ['exposure frozen → rollback published', '1.3 s', `${frozen} ${rollback}`],
       ['rollback published → recovery verified', '1.0 s', `${rollback} ${verified}`],
     ];

@@ -78,6 +78,20 @@ describe('a stage', () => {
     expect(assessStage(question({ now: 109_500, promote: true }), early).outcome).toBe('passed');
   });
 
+  test('never says that what it waits for is there already', () => {
+    const messages = (asked: Partial<StageQuestion>, seen: JudgeStatus): readonly string[] =>
+      assessStage(question(asked), seen).evidence.waitingFor.map(({ message }) => message);
+    const hour: RolloutPolicy = { ...policy, stages: policy.stages.map((one) => ({ ...one, minMs: 3_600_000 })) };
+    const nearly = { policy: hour, now: 100_000 + 3_599_900 };
+    expect(messages(nearly, status({ lastWindowClosedAt: nearly.now }))).toEqual([
+      'minimum time of the stage: 59 min 59 s, needs >= 60 min 0 s',
+    ]);
+    expect(messages({ now: 115_010 }, status())).toEqual(['no fresh evidence: 3.1 s, needs <= 3.0 s']);
+    const little = status({ promote: { cell: 'crash/*', value: 19.998, limit: 20 } });
+    const promoted = { ...policy, stages: policy.stages.map((one) => ({ ...one, promote: true })) };
+    expect(messages({ policy: promoted }, little)).toEqual(['evidence that crash/* got no worse: 19.998, needs >= 20']);
+  });
+
   test('that waits for evidence stays until no critical metric can have got much worse, unless a person promotes', () => {
     const [first, ...more] = policy.stages;
     if (!first) throw new Error('no stage');
