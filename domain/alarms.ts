@@ -115,12 +115,17 @@ export type Stop = {
   readonly family: string;
   /** null: whatever rolls out of the family. */
   readonly releaseId: string | null;
-  /** ms since 1970, and how long ago that is. */
-  readonly since: number;
+  /** When it was frozen, or when the last event of the release occurred (ms since 1970), and how long ago that is. */
+  readonly unchangedSince: number;
   readonly observed: number;
   /** ISO 8601: when it ends by itself; null: when a person or evidence ends it. */
   readonly until: string | null;
   readonly words: string;
+};
+
+const unchangedFrom = (time: string, now: number): Pick<Stop, 'unchangedSince' | 'observed'> => {
+  const unchangedSince = Date.parse(time);
+  return { unchangedSince, observed: now - unchangedSince };
 };
 
 /** Freezes that are no alarm yet, then stages that are held or paused. */
@@ -133,16 +138,15 @@ export const stopsOf = (
     if ('unreadable' in one) return [];
     const { document, freeze } = one;
     if (freeze === null || oldFreeze(one, now).length > 0) return [];
-    const since = Date.parse(freeze.at);
-    const { until, by, reason } = freeze;
-    const about = { kind: 'frozen', family: document.family, releaseId: null, since, observed: now - since } as const;
-    return [{ ...about, until, words: `${document.family}, by ${by}: ${reason}` }];
+    const { family } = document;
+    const { at, until, by, reason } = freeze;
+    const about = { kind: 'frozen', family, releaseId: null, ...unchangedFrom(at, now) } as const;
+    return [{ ...about, until, words: `${family}, by ${by}: ${reason}` }];
   }),
   ...releases.flatMap(({ phase, family, releaseId, changedAt, hold }): readonly Stop[] => {
     if (phase !== 'held' && phase !== 'paused') return [];
-    const since = Date.parse(changedAt);
     const why = phase === 'held' && hold ? `: ${hold.reason}` : '';
-    const about = { kind: phase, family, releaseId, since, observed: now - since, until: null };
+    const about = { kind: phase, family, releaseId, ...unchangedFrom(changedAt, now), until: null };
     return [{ ...about, words: `${releaseId} of ${family}${why}` }];
   }),
 ];

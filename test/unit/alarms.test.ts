@@ -122,7 +122,7 @@ describe('what stands without being an alarm', () => {
   test('a young freeze, with who, why, since when and until when; an old one is an alarm', () => {
     expect(stopsOf([facts(), frozen], [], now)).toEqual([
       {
-        ...{ kind: 'frozen', family: 'ips', releaseId: null, since: now - 60_000, observed: 60_000 },
+        ...{ kind: 'frozen', family: 'ips', releaseId: null, unchangedSince: now - 60_000, observed: 60_000 },
         ...{ until: freeze.until, words: 'ips, by sam: complaints' },
       },
     ]);
@@ -137,7 +137,7 @@ describe('what stands without being an alarm', () => {
     if (state === null) throw new Error('empty');
     const hold = { reasonCode: 'no-data', reason: 'no complete window', verdict: null, cells: [] };
     const changedAt = new Date(now - 5_000).toISOString();
-    const about = { family: 'ips', releaseId: 'r-1', since: now - 5_000, observed: 5_000, until: null };
+    const about = { family: 'ips', releaseId: 'r-1', unchangedSince: now - 5_000, observed: 5_000, until: null };
     expect(
       stopsOf(
         [],

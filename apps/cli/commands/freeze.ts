@@ -75,7 +75,7 @@ export const sayReplaced = (replaced: FamilyFreeze | null): void => {
 
 export const renderStops = (stops: AlarmsAnswer['stops']): string =>
   table(
-    ['stopped', 'for', 'until (UTC)', 'what'].map((name) => ({ name })),
+    ['stopped', 'unchanged for', 'until (UTC)', 'what'].map((name) => ({ name })),
     stops.map(({ kind, observed, until, words }) => [
       ...[paint('yellow', kind), duration(observed), until?.slice(0, 16).replace('T', ' ') ?? '', words],
     ]),
