@@ -151,6 +151,30 @@ describe.concurrent('a release that is blocked before anybody is offered it', ()
     expect(other.types).not.toContain('CellOverridden');
   });
 
+  test('an override that is taken back in mid-release holds it, until it is there again and somebody resumes', async () => {
+    const id = 'override-withdrawn';
+    let looks = 0;
+    let withdrawn = true;
+    const release = await releases.start(id, {
+      answers: {
+        runMatrixCell: async ({ cell }) => red(cell, ['budget-load']),
+        readOverrides: async () => {
+          looks += 1; // the matrix, the first stage, the second one
+          return { overrides: looks > 2 && withdrawn ? [] : overridesOf(id, 'budget-load') };
+        },
+      },
+    });
+    const held = await release.inPhase('held');
+    expect(held).toMatchObject({ rollout: { stage: 0, passed: 1 }, hold: { reasonCode: 'engine-untested' } });
+    await release.command('resume', 'sre');
+    await expect.poll(async () => (await release.inPhase('held')).seq).toBeGreaterThan(held.seq + 1);
+    withdrawn = false;
+    await release.command('resume', 'sre');
+    const end = await release.end();
+    expect(end.phase).toBe('completed');
+    expect(dataOf(end, 'StageHeld')).toHaveLength(2);
+  });
+
   test('engines that qualified anew are an event, each once, before the matrix is judged', async () => {
     const news = { engine: 'suricata-7.0.10-00000000', packageVersion: '1', digest: '0'.repeat(64), runner: 'r' };
     const release = await releases.start('requalified', {
