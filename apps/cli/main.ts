@@ -28,6 +28,10 @@ const exit = (code: number | string): void => {
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   process.exit(error.code === 'EPIPE' ? (process.exitCode ?? 0) : 1);
 });
+// Nobody reads the progress any more: the result and the exit code are still to come.
+process.stderr.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code !== 'EPIPE') process.exit(1);
+});
 
 try {
   await createProgram().parseAsync();

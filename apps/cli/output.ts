@@ -3,23 +3,29 @@ import { styleText } from 'node:util';
 
 type Style = Parameters<typeof styleText>[0];
 
-/** `styleText` leaves colours out for NO_COLOR and for what is no terminal. */
-export const paint = (style: Style, text: string): string => styleText(style, text, { stream: process.stdout });
+// biome-ignore lint/suspicious/noControlCharactersInRegex: the escape sequences of colours
+const colours = /\x1b\[[0-9;]*m/g;
 
-export const out = (text: string): void => {
-  process.stdout.write(`${text}\n`);
+/** `styleText` leaves colours out for NO_COLOR and for what is no terminal. */
+const showsColours = (stream: NodeJS.WriteStream): boolean => styleText('red', 'x', { stream }) !== 'x';
+
+/** With colours when one of the two streams shows them: `write` leaves them out on the other one. */
+export const paint = (style: Style, text: string): string =>
+  [process.stdout, process.stderr].some(showsColours) ? styleText(style, text, { validateStream: false }) : text;
+
+/** Without colours where the stream is a file while the other one is a terminal. */
+export const write = (stream: NodeJS.WriteStream, text: string): void => {
+  stream.write(showsColours(stream) ? text : text.replaceAll(colours, ''));
 };
-export const note = (text: string): void => {
-  process.stderr.write(`${text}\n`);
-};
+export const out = (text: string): void => write(process.stdout, `${text}\n`);
+export const note = (text: string): void => write(process.stderr, `${text}\n`);
 /** Words as lines of at most 100 columns. */
 export const outWords = (words: string): void => out(wrap(words, ''));
 export const noteWords = (words: string): void => note(wrap(words, ''));
 export const outJson = (value: unknown): void => out(JSON.stringify(value, null, 2));
 
 /** Colours take no room: widths are those of what is seen. */
-// biome-ignore lint/suspicious/noControlCharactersInRegex: the escape sequences of colours
-const visible = (text: string): number => text.replaceAll(/\x1b\[[0-9;]*m/g, '').length;
+const visible = (text: string): number => text.replaceAll(colours, '').length;
 /** At most `count` visible characters, with the colours among them. */
 const characters = (count: number): string => `(?:(?:\\x1b\\[[0-9;]*m)*[^\\x1b]){1,${count}}(?:\\x1b\\[[0-9;]*m)*`;
 
@@ -55,22 +61,29 @@ export const table = (columns: readonly Column[], rows: readonly (readonly strin
   return [paint('dim', line(columns.map((column) => column.name))), ...rows.map(line)].join('\n');
 };
 
+/** Blanks are between words, and not within a command in quotes, which is there to be copied. */
+const word = /\S*"(?:\.\/)?sigrel\s[^"]*"\S*|\S+/g;
+
 /**
- * Words wrapped to lines of at most `width`, each after `indent`; a word that is longer than a line is broken, names of
- * cells and paths behind a slash.
+ * Words wrapped to lines of at most `width`, each after `indent`; a word that is longer than a line is broken, a command in
+ * quotes at its blanks, names of cells and paths behind a slash.
  */
 export const wrap = (text: string, indent: string, width = 100): string => {
   const room = Math.max(1, width - indent.length);
   const parts = room > 1 ? `${characters(room - 1)}/|` : '';
   const piece = new RegExp(`${characters(room)}$|${parts}${characters(room)}`, 'gu');
   const pieces = (word: string): readonly string[] => (visible(word) <= room ? [word] : (word.match(piece) ?? [word]));
+  const words = (text.match(word) ?? []).flatMap((one) => {
+    const flat = one.replaceAll(/\s+/g, ' ');
+    return visible(flat) <= room ? [flat] : flat.split(' ');
+  });
   const lines: string[] = [];
   let line = '';
-  for (const word of text.split(/\s+/).flatMap(pieces)) {
-    if (line !== '' && indent.length + visible(line) + 1 + visible(word) > width) {
+  for (const one of words.flatMap(pieces)) {
+    if (line !== '' && indent.length + visible(line) + 1 + visible(one) > width) {
       lines.push(line);
-      line = word;
-    } else line = line === '' ? word : `${line} ${word}`;
+      line = one;
+    } else line = line === '' ? one : `${line} ${one}`;
   }
   return [...lines, line].map((one) => indent + one).join('\n');
 };

@@ -32,11 +32,11 @@ const styles: Readonly<Partial<Record<Phase, Style>>> = {
 
 export const paintPhase = (phase: Phase): string => paint(styles[phase] ?? 'cyan', phase);
 
-/** What is known of a release beside its events, and newer than they are. */
+/** What is known of a release beside its events, and newer than they are. `now`: by the api's clock (ms), not by ours. */
 export type Live = { readonly judge: JudgeStatus | null; readonly freeze: FamilyFreeze | null; readonly now: number };
 
-export const liveOf = ({ judge, director }: ReleaseAnswer): Live => ({
-  ...{ judge, freeze: director?.freeze ?? null, now: Date.now() },
+export const liveOf = ({ judge, director, now }: ReleaseAnswer): Live => ({
+  ...{ judge, freeze: director?.freeze ?? null, now },
 });
 
 /** 0: on its way or done; 3: it ended otherwise. */

@@ -5,7 +5,7 @@ import { isTerminal, type ReleaseState } from '../../domain/release-state.ts';
 import { duration } from '../../domain/timeline.ts';
 import type { ReleaseAnswer } from '../../services/api/contract.ts';
 import { type Api, ApiError } from './context.ts';
-import { cut, wrap } from './output.ts';
+import { cut, wrap, write } from './output.ts';
 import { type Live, liveOf, renderRelease, statusLine } from './view.ts';
 
 const lookEveryMs = 300;
@@ -88,7 +88,7 @@ export const createLiveView = (
           // A line that the terminal breaks would be two lines to draw over.
           .map((line) => cut(`${indent}${line}`, stream.columns || 100))
           .slice(0, Math.max(5, stream.rows - 2));
-        stream.write(`${drawn > 0 ? `\x1b[${drawn}A\x1b[0J` : ''}${text.join('\n')}\n`);
+        write(stream, `${drawn > 0 ? `\x1b[${drawn}A\x1b[0J` : ''}${text.join('\n')}\n`);
         drawn = text.length;
         return;
       }
@@ -96,13 +96,13 @@ export const createLiveView = (
       if (line === last) return;
       last = line;
       // The end has the workflow's time, which is a little before what was shown last.
-      shownMs = Math.max(shownMs, (state.end ? Date.parse(state.end.at) : Date.now()) - Date.parse(state.startedAt));
+      shownMs = Math.max(shownMs, (state.end ? Date.parse(state.end.at) : live.now) - Date.parse(state.startedAt));
       const since = duration(shownMs).padStart(8);
       const below = wrap(line, `${indent}${' '.repeat(since.length + 2)}`).trimStart();
-      stream.write(`${indent}${since}  ${below}\n`);
+      write(stream, `${indent}${since}  ${below}\n`);
     },
     say: (words) => {
-      stream.write(`${wrap(words, indent)}\n`);
+      write(stream, `${wrap(words, indent)}\n`);
       // What was said stays: the next view goes below it.
       drawn = 0;
     },

@@ -111,6 +111,8 @@ export type AlarmsAnswer = { readonly alarms: readonly Alarm[]; readonly stops: 
 
 /** GET /releases/:id */
 export type ReleaseAnswer = {
+  /** When this was answered, by the api's clock (ms since 1970). */
+  readonly now: number;
   readonly release: ReleaseState;
   /** What the judge has seen so far: newer than what the events say while a stage is open. null: nothing yet. */
   readonly judge: JudgeStatus | null;

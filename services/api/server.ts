@@ -130,6 +130,7 @@ export const startApi = async (options: {
     const current = await director.read(state.family).catch(() => null);
     const path = `/namespaces/${temporalUi?.namespace}/workflows/${encodeURIComponent(releaseWorkflowId(id))}`;
     return {
+      now: ports.now(),
       release: state,
       judge: await ports.evidence.judgeStatus(id),
       workflowUrl: temporalUi && `${temporalUi.url}${path}`,

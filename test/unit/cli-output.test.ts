@@ -81,6 +81,16 @@ describe('wrap', () => {
     expect(text.replaceAll('\n', '')).toBe(red('1234567890'));
   });
 
+  test('a command in quotes stays on one line, where it fits on one', () => {
+    const words = 'the family is frozen: "sigrel thaw ips", or "./sigrel up --detach"';
+    expect(wrap(words, '', 30)).toBe('the family is frozen:\n"sigrel thaw ips", or\n"./sigrel up --detach"');
+    expect(wrap(words, '  ', 18)).toBe(
+      '  the family is\n  frozen: "sigrel\n  thaw ips", or\n  "./sigrel up\n  --detach"',
+    );
+    expect(wrap('what is "so called" breaks', '', 12)).toBe('what is "so\ncalled"\nbreaks');
+    expect(wrap(`type ${red('"sigrel thaw ips"')}`, '', 20)).toBe(`type\n${red('"sigrel thaw ips"')}`);
+  });
+
   test('a name of parts is broken behind a slash, where there is one on the line', () => {
     const cell = 'silence-first/suricata-7.0.10-945d45ee/fail-open';
     expect(wrap(cell, '', 30)).toBe('silence-first/\nsuricata-7.0.10-945d45ee/\nfail-open');

@@ -1,6 +1,6 @@
 import { stripVTControlCharacters as plain } from 'node:util';
 import { afterEach, describe, expect, test, vi } from 'vitest';
-import { exitCodeOf, type Live, renderRelease, statusLine } from '../../apps/cli/view.ts';
+import { exitCodeOf, type Live, liveOf, renderRelease, statusLine } from '../../apps/cli/view.ts';
 import { createLiveView } from '../../apps/cli/watch.ts';
 import { defaultPolicy } from '../../domain/policy.ts';
 import type { Counts } from '../../domain/release.ts';
@@ -203,6 +203,12 @@ describe('a release as people look at it', () => {
       ]);
     });
 
+    test('is counted by the clock of the api, whose windows these are, and not by ours', () => {
+      const judge = seenSince({});
+      const about = { workflowUrl: null, quarantined: 0, director: null };
+      expect(linesOf(open, liveOf({ now: from + 1_000, release: open, judge, ...about }))[0]).toContain('minimum time');
+    });
+
     test('is said of no stage that is frozen, held or over: numbers of then are none of now', () => {
       const stale: ReleaseState = {
         ...open,
@@ -259,6 +265,21 @@ describe('the view that draws over itself', () => {
     say('nobody answers');
     show(states.halted, live(null));
     expect(written[3]).not.toContain('\x1b[0J');
+  });
+
+  test('colours follow the stream that is written, not the other one', () => {
+    for (const name of ['NO_COLOR', 'FORCE_COLOR']) vi.stubEnv(name, undefined);
+    const lineTo = (isTTY: boolean, other: boolean): string => {
+      const { written, stream } = terminal(100, 30, isTTY);
+      const own = Object.getOwnPropertyDescriptor(process.stdout, 'isTTY') ?? {};
+      Object.defineProperty(process.stdout, 'isTTY', { value: other, configurable: true });
+      createLiveView(stream).show(states.halted, live(null));
+      Object.defineProperty(process.stdout, 'isTTY', { configurable: true, ...own });
+      return written.join('');
+    };
+    expect(plain(lineTo(false, true))).toContain('halted');
+    expect(lineTo(false, true)).not.toContain('\x1b[');
+    expect(lineTo(true, true)).toContain('\x1b[31mhalted');
   });
 
   test('what is longer than a line goes on below it', () => {
