@@ -70,6 +70,8 @@ const retryAfterSeconds = 1;
 const behindLimitMs = 1_000;
 /** What does not answer must not keep devices waiting: they ask again with their next poll. */
 const lookUpWithinMs = 2_000;
+/** Nothing packed with gzip unpacks to more than so many times its length. */
+const gzipExpandsAtMost = 1_032;
 
 /**
  * `clockMs`: how often a clock record goes into every partition; `ackMs`: how long an acknowledgement holds; `keys` and
@@ -98,6 +100,8 @@ export const startGateway = async (options: {
   const rejected: Record<Refusal, number> = { schema: 0, 'key-epoch': 0, mac: 0, revoked: 0, site: 0, description: 0 };
   const requests = { unreadable: 0, overloaded: 0 };
   const underWay = new WeakMap<IncomingMessage, PromiseLike<unknown>>();
+  /** What each request has of `bytesInFlight`, from its beginning to its end. */
+  const reserved = new WeakMap<IncomingMessage, number>();
   let bytesInFlight = 0;
   let unacknowledged = 0;
   let behindMs = Number.POSITIVE_INFINITY;
@@ -277,6 +281,16 @@ export const startGateway = async (options: {
       .send(problem(429, 'too many reports', 'SRP_RULE_DEVICE_RATE', detail));
   };
 
+  const reserve = (request: IncomingMessage, bytes: number): void => {
+    bytesInFlight += bytes - (reserved.get(request) ?? 0);
+    reserved.set(request, bytes);
+  };
+
+  const release = (request: IncomingMessage): void => {
+    reserve(request, 0);
+    reserved.delete(request);
+  };
+
   const server = Fastify({ bodyLimit: limits.bodyBytes, forceCloseConnections: true, requestTimeout: 30_000 });
   // Not Fastify's own parser: it refuses a whole request for a key "__proto__" in one of its reports.
   server.removeAllContentTypeParsers();
@@ -285,6 +299,8 @@ export const startGateway = async (options: {
     { parseAs: 'buffer' },
     async (request: FastifyRequest, body: Buffer) => {
       const text = await unpack(body, request.headers['content-encoding'], limits.bodyBytes);
+      if (!reserved.has(request.raw)) throw withStatus(new Error('the client went away'), 400);
+      reserve(request.raw, body.length + (text === body ? 0 : text.length));
       try {
         return JSON.parse(text.toString());
       } catch (error) {
@@ -292,7 +308,7 @@ export const startGateway = async (options: {
       }
     },
   );
-  server.setErrorHandler<FastifyError>((error, _request, reply) => {
+  server.setErrorHandler<FastifyError>((error, request, reply) => {
     const { statusCode = 500 } = error;
     if (statusCode >= 500) {
       log('error', { error: String(error.stack) }, 'a request could not be handled');
@@ -307,6 +323,10 @@ export const startGateway = async (options: {
     const detail = tooLarge
       ? `the request is larger than ${limits.bodyBytes} bytes, unpacked: send its reports in several`
       : `${error.message}; expected application/json: { "reports": [...] }`;
+    // Of another content type nothing is said about packing (RFC 9110, 12.5.3).
+    if (statusCode === 415 && codingOf(request.headers['content-encoding']) === null) {
+      reply.header('accept-encoding', 'gzip');
+    }
     return reply
       .code(statusCode)
       .type('application/problem+json')
@@ -315,22 +335,20 @@ export const startGateway = async (options: {
 
   // Before the body is read: what could not be handed on is not taken in.
   server.addHook('onRequest', async (request, reply) => {
-    if (request.method !== 'POST') return;
-    // What it is unpacked is not known before.
-    const packed = request.headers['content-encoding'] !== undefined;
-    const length = packed ? limits.bodyBytes : Number(request.headers['content-length'] ?? limits.bodyBytes);
+    if (request.method === 'GET' || request.method === 'HEAD') return;
+    // What it is unpacked is not known before: the most that it may be.
+    const expands = codingOf(request.headers['content-encoding']) === 'gzip' ? gzipExpandsAtMost : 1;
+    const length = Number(request.headers['content-length'] ?? limits.bodyBytes) * expands;
     const size = Math.min(Number.isFinite(length) ? length : limits.bodyBytes, limits.bodyBytes);
     if (bytesInFlight > 0 && bytesInFlight + size > limits.bytesInFlight) {
       requests.overloaded += 1;
       const detail = `${bytesInFlight} bytes of reports wait for the telemetry log, at most ${limits.bytesInFlight} may`;
       return unavailable(reply, 'too much is under way', 'SRP_DEP_OVERLOADED', detail);
     }
-    bytesInFlight += size;
+    reserve(request.raw, size);
     // A client that goes away ends its request, not what is on its way to the log.
     reply.raw.once('close', () => {
-      void Promise.resolve(underWay.get(request.raw)).finally(() => {
-        bytesInFlight -= size;
-      });
+      void Promise.resolve(underWay.get(request.raw)).finally(() => release(request.raw));
     });
   });
 
@@ -399,10 +417,18 @@ export const startGateway = async (options: {
 
 const gunzipped = promisify(gunzip);
 
+/** Names of content codings have no case, and x-gzip is gzip (RFC 9110, 8.4.1). null: one that is not taken. */
+const codingOf = (encoding = 'identity'): 'identity' | 'gzip' | null => {
+  const name = encoding.toLowerCase();
+  if (name === 'gzip' || name === 'x-gzip') return 'gzip';
+  return name === 'identity' ? name : null;
+};
+
 /** As much of a packed body as a body may have; a packed one that unpacks to more is refused as one that is too large. */
 const unpack = async (body: Buffer, encoding: string | undefined, limit: number): Promise<Buffer> => {
-  if (encoding === undefined || encoding === 'identity') return body;
-  if (encoding !== 'gzip') throw withStatus(new Error(`content-encoding is ${encoding}, expected gzip or none`), 415);
+  const coding = codingOf(encoding);
+  if (coding === 'identity') return body;
+  if (coding === null) throw withStatus(new Error(`content-encoding is ${encoding}, expected gzip or none`), 415);
   try {
     return await gunzipped(body, { maxOutputLength: limit });
   } catch (error) {
