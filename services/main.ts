@@ -52,11 +52,17 @@ const main = async (): Promise<void> => {
   await recordServices(config.stateDir, urls);
   log.of('main')('info', { only, urls: running.urls }, 'the services run');
 
-  const end = async (code: number): Promise<void> => {
+  const endWith = async (code: number): Promise<void> => {
     await forgetServices(config.stateDir);
     await running.stop();
     await log.close();
     process.exit(code);
+  };
+  // A second signal, or a service that fails while all end, begins no second end.
+  let ending: Promise<void> | undefined;
+  const end = (code: number): Promise<void> => {
+    ending ??= endWith(code);
+    return ending;
   };
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => void end(0));
   await running.failed.catch(async (error) => {

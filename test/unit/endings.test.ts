@@ -28,7 +28,7 @@ test('each is ended once, and waited for before the next, however often the end 
       happened.push(`${name} is over`);
     });
   }
-  await endings.end();
+  await Promise.all([endings.end(), endings.end()]);
   await endings.end();
   expect(happened).toEqual(['last begins', 'last is over', 'first begins', 'first is over']);
 });
