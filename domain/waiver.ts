@@ -21,7 +21,7 @@ export type WaiverRequest = {
   readonly sourceDigest: string | null;
   readonly by: string;
   readonly reason: string;
-  /** ISO 8601. */
+  /** ISO 8601: a day or a moment in UTC. */
   readonly expiresAt: string;
 };
 
@@ -108,13 +108,18 @@ export const decideWaiver = (
   request: WaiverRequest,
   context: { readonly now: number; readonly waiverId: string; readonly result: CellResult | null },
 ): WaiverDecision => {
-  const { kind, target, by, reason, expiresAt } = request;
+  const { kind, target, by, reason } = request;
   const what = kind === 'exclude' ? `the exclusion of ${target}` : `the override of ${target}`;
   if (by.trim() === '') return refuse('SRP_INPUT_BY', `${what} needs the name of who asks`);
   if (reason.trim() === '') return refuse('SRP_INPUT_REASON', `${what} needs a reason`);
-  const ends = Date.parse(expiresAt);
+  const ends = Date.parse(request.expiresAt);
   if (!Number.isFinite(ends))
-    return refuse('SRP_INPUT_EXPIRY', `"${expiresAt}" is no time; expected e.g. 2027-01-31 or 2027-01-31T12:00:00Z`);
+    return refuse(
+      'SRP_INPUT_EXPIRY',
+      `"${request.expiresAt}" is no time; expected e.g. 2027-01-31 or 2027-01-31T12:00:00Z`,
+    );
+  // A day alone would be another moment in a database session of another time zone.
+  const expiresAt = new Date(ends).toISOString();
   if (ends <= context.now) return refuse('SRP_INPUT_EXPIRY', `${what} would have ended already, at ${expiresAt}`);
   if (ends > context.now + longestMs)
     return refuse('SRP_INPUT_EXPIRY', `${what} would last until ${expiresAt}; expected at most 90 days`);

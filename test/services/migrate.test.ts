@@ -133,6 +133,18 @@ test('a migration that fails leaves nothing of itself and is applied when it is 
   expect(await migrate(pool, silent, folder)).toEqual(['000002_bad.sql']);
 });
 
+test('of waivers that were decided before, each of those who decided asked for the end that counts', async () => {
+  for (const name of (await readdir(migrationsFolder)).sort().slice(0, 14)) {
+    await cp(join(migrationsFolder, name), join(folder, name));
+  }
+  await migrate(pool, silent, folder);
+  await pool.query(`insert into waivers (waiver_id, family, kind, target, reason, expires_at, decided_by)
+    values ('w-1', 'ips', 'exclude', 'suricata-5.0.2-00000000', 'lab', '2027-01-31T00:00:00Z', '{ann,bob}')`);
+  expect((await migrate(pool, silent))[0]).toBe('000015_waiver_ends.sql');
+  const end = '2027-01-31T00:00:00.000Z';
+  expect(await readWaivers(pool, 'ips')).toMatchObject([{ expiresAt: end, askedUntil: [end, end], withdrawn: null }]);
+});
+
 // ---- every statement against the schema
 
 /** All canaries crash: HOLD and HALT. The last window still waits. */

@@ -40,13 +40,21 @@ describe('two people decide', () => {
     const granted = decide([proposed()], { by: 'bob', reason: 'they are replaced', expiresAt: '2026-12-24' });
     expect(granted).toMatchObject({
       waiver: {
-        ...{ reason: 'three devices in the lab; they are replaced', expiresAt: '2026-12-24' },
-        askedUntil: ['2027-01-31', '2026-12-24'],
+        ...{ reason: 'three devices in the lab; they are replaced', expiresAt: '2026-12-24T00:00:00.000Z' },
+        askedUntil: ['2027-01-31T00:00:00.000Z', '2026-12-24T00:00:00.000Z'],
       },
     });
     expect(decide([proposed()], { by: 'bob', expiresAt: '2027-02-10' })).toMatchObject({
-      waiver: { reason: 'three devices in the lab', expiresAt: '2027-01-31' },
+      waiver: { reason: 'three devices in the lab', expiresAt: '2027-01-31T00:00:00.000Z' },
     });
+  });
+
+  test.each([
+    ['2027-01-31', '2027-01-31T00:00:00.000Z'],
+    ['2027-01-31T12:00:00Z', '2027-01-31T12:00:00.000Z'],
+    ['2027-01-31T01:00:00+02:00', '2027-01-30T23:00:00.000Z'],
+  ])('an end is a moment in UTC: %s', (expiresAt, moment) => {
+    expect(decide([], { expiresAt })).toMatchObject({ waiver: { expiresAt: moment, askedUntil: [moment] } });
   });
 
   test.each(['ann', 'Ann ', 'ANN', '\uff41nn'])('the same person twice is one person: %s', (by) => {
