@@ -26,6 +26,20 @@ export const createPool = (url: string, application: string, log: Log): Pool => 
 export const isDataError = (error: unknown): error is Error =>
   error instanceof pg.DatabaseError && error.code?.startsWith('22') === true;
 
+/** SQLSTATE: the connection broke, the server ends or starts, or ended a statement that took too long. */
+const awayStates = /^(08|57P|57014$)/;
+const awayErrors = ['ECONNREFUSED', 'ECONNRESET', 'EPIPE', 'ETIMEDOUT', 'EHOSTUNREACH', 'ENOTFOUND', 'EAI_AGAIN'];
+/** What the client says without a code of its own. */
+const awayWords = /^(Connection terminated|Query read timeout|timeout e|Client .* is not queryable)/;
+
+/** PostgreSQL does not answer, or not now: the same may be asked again. */
+export const isAway = (error: Error & { readonly code?: string }): boolean => {
+  const { code = '', message } = error;
+  return error instanceof pg.DatabaseError
+    ? awayStates.test(code)
+    : awayErrors.includes(code) || awayWords.test(message);
+};
+
 /** Runs `work` in one transaction: committed when it resolves, rolled back when it rejects. */
 export const withTransaction = async <T>(pool: Pool, work: (tx: Queryable) => Promise<T>): Promise<T> => {
   const client = await pool.connect();

@@ -9,6 +9,7 @@ import { engineId, segmentKey } from '../../domain/release.ts';
 import { stateOfWaiver } from '../../domain/waiver.ts';
 import type { Log } from '../../infra/kafka/client.ts';
 import { readEvidence } from '../../infra/postgres/evidence.ts';
+import { isAway } from '../../infra/postgres/pool.ts';
 import { listReleases, readQuarantine, readRelease } from '../../infra/postgres/releases.ts';
 import { listRevocations } from '../../infra/postgres/revocations.ts';
 import { readWaivers } from '../../infra/postgres/waivers.ts';
@@ -298,7 +299,7 @@ const toProblem = (code: string, detail: string): Problem => {
   return { type: 'about:blank', title, status, code, detail };
 };
 
-const problemOf = (error: FastifyError): Problem => {
+export const problemOf = (error: Error & Partial<FastifyError>): Problem => {
   if (error instanceof RefusedContent) {
     return { ...toProblem(error.code, error.message), findings: error.findings };
   }
@@ -311,8 +312,7 @@ const problemOf = (error: FastifyError): Problem => {
     return toProblem('SRP_INPUT_SIZE', `the request is larger than ${bodyLimit} bytes`);
   }
   if (error.statusCode !== undefined && error.statusCode < 500) return toProblem('SRP_INPUT_REQUEST', error.message);
-  const connection = /ECONNREFUSED|Connection terminated|timeout exceeded when trying to connect/.test(String(error));
-  return connection
-    ? toProblem('SRP_DEP_POSTGRES', `PostgreSQL does not answer: ${error.message}`)
+  return isAway(error)
+    ? toProblem('SRP_DEP_POSTGRES', `PostgreSQL does not answer: ${error.message || error.code}`)
     : toProblem('SRP_BUG_INTERNAL', `${error.message} (see the log of the api)`);
 };

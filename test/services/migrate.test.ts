@@ -375,6 +375,7 @@ test('every function of infra/postgres runs against the schema and reads what it
     'migrate',
     'createPool',
     'isDataError',
+    'isAway',
   ];
   expect(exported.filter((name) => !covered.includes(name))).toEqual([]);
 });
