@@ -27,8 +27,8 @@ export type FamilyFacts = {
   readonly partitions: number;
 };
 
-/** What the store says of a family cannot be read: nothing more is known of it. */
-export type UnreadableFamily = { readonly family: string; readonly unreadable: string };
+/** What the store says of a family cannot be read since then (ms): nothing more is known of it. */
+export type UnreadableFamily = { readonly family: string; readonly unreadable: string; readonly since: number };
 
 /** A freeze that nobody has lifted for a day is looked at again. */
 export const freezeOldMs = 24 * 3_600_000;
@@ -38,11 +38,11 @@ export const alarmsOf = (facts: FamilyFacts | UnreadableFamily, now: number): re
     ? [unreadableStore(facts, now)]
     : [...lateWindows(facts, now), ...lapsedLease(facts, now), ...oldFreeze(facts, now)];
 
-const unreadableStore = ({ family, unreadable }: UnreadableFamily, now: number): Alarm => {
+const unreadableStore = ({ family, unreadable, since }: UnreadableFamily, now: number): Alarm => {
   const kind = 'store-unreadable';
   const words = `what the store says of ${family} cannot be read (${unreadable}): nothing of it is granted or renewed`;
   const about = { family, releaseId: null, operator: '>', partitions: [] } as const;
-  return { ...about, alarmId: `${kind}/${family}`, kind, since: now, observed: 0, limit: 0, words };
+  return { ...about, alarmId: `${kind}/${family}`, kind, since, observed: now - since, limit: 0, words };
 };
 
 const lateWindows = ({ document, evidence, partitions }: FamilyFacts, now: number): readonly Alarm[] => {

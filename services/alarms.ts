@@ -1,6 +1,6 @@
 /**
  * Alarms: what domain/alarms.ts finds in what stands in the store and in the judge's tables. The service records in
- * `ops.events.v1` which ones came and went; who wants to know what stands now asks for the same facts (`readFacts`).
+ * `ops.events.v1` which ones came and went; who wants to know what stands now asks for the same facts (`createFactReader`).
  */
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -13,6 +13,8 @@ import type { Log } from '../infra/kafka/client.ts';
 import { partitionsOf } from '../infra/kafka/topics.ts';
 
 const lookEveryMs = 500;
+/** A read that failed is made again so much later: a single one that fails is no trouble yet. */
+const readAgainMs = 250;
 
 export type FactPorts = {
   readonly director: Pick<DirectorStore, 'families' | 'read'>;
@@ -20,22 +22,45 @@ export type FactPorts = {
   readonly watches: Watches;
   /** Partitions whose window of this tick is there, while the tick is not complete. */
   readonly arrived: (releaseId: string, tick: number) => Promise<readonly number[]>;
+  readonly now: () => number;
 };
 
-/** What is known of each family now; what is wrong with one hides no other. Throws when the store says of no family. */
-export const readFacts = async (ports: FactPorts): Promise<readonly (FamilyFacts | UnreadableFamily)[]> => {
+/**
+ * What is known of each family now; what is wrong with one hides no other. Since when one is unreadable is remembered from
+ * look to look, in this process alone: another one counts from its own first look. Throws when the store says of no family.
+ */
+export const createFactReader = (ports: FactPorts): (() => Promise<readonly (FamilyFacts | UnreadableFamily)[]>) => {
+  const unreadableSince = new Map<string, number>();
+
   const factsOf = async (family: string): Promise<FamilyFacts> => {
     const read = await ports.director.read(family);
     const releaseId = read.document.rollout?.content.releaseId;
     const evidence = releaseId === undefined ? null : await readEvidenceOf(ports, releaseId).catch(() => null);
     return { ...read, evidence, partitions: partitionsOf('telemetry.reports.v1') };
   };
-  const families = await ports.director.families();
-  return Promise.all(
-    families.map((family) =>
-      factsOf(family).catch((error): UnreadableFamily => ({ family, unreadable: String(error) })),
-    ),
-  );
+
+  const readAgain = async (family: string): Promise<FamilyFacts> => {
+    await sleep(readAgainMs);
+    return factsOf(family);
+  };
+
+  const look = async (family: string): Promise<FamilyFacts | UnreadableFamily> => {
+    const since = unreadableSince.get(family);
+    const lookedAt = ports.now();
+    try {
+      const facts = await factsOf(family).catch((error) => {
+        if (since !== undefined) throw error;
+        return readAgain(family);
+      });
+      unreadableSince.delete(family);
+      return facts;
+    } catch (error) {
+      unreadableSince.set(family, since ?? lookedAt);
+      return { family, unreadable: String(error), since: since ?? lookedAt };
+    }
+  };
+
+  return async () => Promise.all((await ports.director.families()).map(look));
 };
 
 const readEvidenceOf = async (ports: FactPorts, releaseId: string): Promise<FamilyFacts['evidence']> => {

@@ -30,7 +30,7 @@ import { createFileBlobs } from '../infra/store/blobs.ts';
 import { createDirectorStore } from '../infra/tuf/director-store.ts';
 import { createDirectorView } from '../infra/tuf/director-view.ts';
 import { startAggregator } from './aggregator.ts';
-import { readFacts, startAlarms } from './alarms.ts';
+import { createFactReader, startAlarms } from './alarms.ts';
 import { signalRegression } from './api/releases.ts';
 import { startApi } from './api/server.ts';
 import { createEndings } from './endings.ts';
@@ -160,7 +160,7 @@ export const startServices = async (options: {
       return createKafkaFamilyLog({ producer, topicPrefix, timeoutMs });
     };
     const arrived = (releaseId: string, tick: number) => readArrivedPartitions(pool, releaseId, tick);
-    const facts = () => readFacts({ director, evidence, watches, arrived });
+    const facts = createFactReader({ director, evidence, watches, arrived, now: Date.now });
     if (wanted.has('lease')) {
       const log = logOf('lease');
       until(

@@ -13,7 +13,7 @@ import { createMemoryFamilyLog } from '../../infra/memory/family-log.ts';
 import { createFileBlobs } from '../../infra/store/blobs.ts';
 import { createDirectorStore } from '../../infra/tuf/director-store.ts';
 import { createDirectorView } from '../../infra/tuf/director-view.ts';
-import { readFacts, startAlarms } from '../../services/alarms.ts';
+import { createFactReader, startAlarms } from '../../services/alarms.ts';
 import { startLeaseRenewal } from '../../services/lease.ts';
 import { createOfferCheck } from '../../services/offers.ts';
 import { engineA, pollBody } from '../support/devices.ts';
@@ -57,15 +57,38 @@ const rolling =
   });
 const evidence = { judgeStatus: async () => judgeStatus({ lastWindowClosedAt: Date.now() }) };
 const watches = { note: async () => {}, lastSeen: async () => Date.now() };
-const factsNow = () => readFacts({ director: store, evidence, watches, arrived: async () => [] });
+const readerOf = (director: Pick<typeof store, 'families' | 'read'>, now: () => number = Date.now) =>
+  createFactReader({ director, evidence, watches, arrived: async () => [], now });
 
 test('is an alarm of that family, and the alarms of the others are found', async () => {
   const later = Date.now() + leaseMs * 2;
-  const found = (await factsNow()).flatMap((one) => alarmsOf(one, later));
+  const found = (await readerOf(store)()).flatMap((one) => alarmsOf(one, later));
   expect(found).toMatchObject([
     { alarmId: 'store-unreadable/av', family: 'av', words: expect.stringMatching(/says of av cannot be read .*JSON/) },
     { alarmId: 'lease-lapsed/ips-2', family: 'ips' },
   ]);
+});
+
+test('it stands since the first look that failed, until one does not', async () => {
+  let now = Date.now();
+  const facts = readerOf(store, () => now);
+  const alarms = async () => (await facts()).flatMap((one) => alarmsOf(one, now));
+  const since = now;
+  await alarms();
+  now += 3_600_000;
+  expect((await alarms())[0]).toMatchObject({ kind: 'store-unreadable', since, observed: 3_600_000 });
+  await writeFile(roleFile, signed);
+  expect((await facts()).filter((one) => 'unreadable' in one)).toEqual([]);
+  await writeFile(roleFile, 'not what was signed');
+  now += 1;
+  expect((await alarms())[0]).toMatchObject({ kind: 'store-unreadable', since: now });
+});
+
+test('a single read that fails is no alarm: it is read once more', async () => {
+  await writeFile(roleFile, signed);
+  const read = vi.fn(store.read).mockRejectedValueOnce(new Error('interrupted'));
+  const facts = await readerOf({ families: store.families, read })();
+  expect(facts.map((one) => 'unreadable' in one)).toEqual([false, false]);
 });
 
 test('what stood of that family is not over while nothing is known of it', () => {
@@ -79,7 +102,7 @@ test('what stood of that family is not over while nothing is known of it', () =>
 test('the log has the alarm, and that it is over once the family can be read again', async () => {
   const familyLog = createMemoryFamilyLog();
   const service = startAlarms({
-    ...{ facts: factsNow, recorded: async () => [], familyLog, log: silent, now: Date.now },
+    ...{ facts: readerOf(store), recorded: async () => [], familyLog, log: silent, now: Date.now },
   });
   try {
     await vi.waitFor(() => expect(familyLog.events.map(({ type }) => type)).toEqual(['AlarmRaised']), patient);
