@@ -9,9 +9,11 @@ const fresh = async () => {
   return (await import('../../infra/content/digests.ts')).runnerDigest();
 };
 
+// Files share modules: the next one to ask must not be told of the Python and the Node of here.
 afterEach(() => {
   vi.unstubAllEnvs();
   vi.restoreAllMocks();
+  vi.resetModules();
 });
 
 test('another Node or another Python is another runner', async () => {
@@ -30,4 +32,9 @@ test('another Node or another Python is another runner', async () => {
   vi.spyOn(process, 'version', 'get').mockReturnValue('v99.0.0');
   expect(await fresh()).not.toBe(otherPython);
   await rm(bin, { recursive: true });
+});
+
+test('what was found out under another PATH is forgotten', async () => {
+  const found = await (await import('../../infra/content/digests.ts')).runnerDigest();
+  expect(found).toBe(await fresh());
 });

@@ -14,6 +14,7 @@ beforeEach(async () => {
 });
 afterEach(async () => {
   vi.unstubAllEnvs();
+  vi.resetModules(); // files share modules, and some remember what there is on the PATH
   await rm(cache, { recursive: true });
 });
 
