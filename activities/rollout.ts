@@ -6,7 +6,15 @@ import { type BucketOf, planStages, unitIdOf } from '../domain/exposure.ts';
 import type { RolloutPolicy } from '../domain/policy.ts';
 import type { DirectorStore, EvidenceReader, Inventory, TelemetryLog, Watches } from '../domain/ports.ts';
 import { engineId, type SegmentKey, segmentKey } from '../domain/release.ts';
-import { assessStage, endOfWatch, frozenBy, isStale, type JudgeStatus, refuseGrant } from '../domain/stage-rule.ts';
+import {
+  assessStage,
+  endOfWatch,
+  frozenBy,
+  isNearlyStale,
+  isStale,
+  type JudgeStatus,
+  refuseGrant,
+} from '../domain/stage-rule.ts';
 import { sumOf, total } from '../domain/timeline.ts';
 import type { Refusal, RolloutActivities } from './contract.ts';
 import { asRefusal, hasEnded, wasNeverGranted } from './halt.ts';
@@ -67,7 +75,7 @@ export const createRolloutActivities = (ports: RolloutPorts): RolloutActivities 
       const { document, freeze } = await ports.director.read(family);
       const { directorVersion } = document;
       if (freeze !== null) return { directorVersion, refused: { kind: 'frozen', why: frozenBy(freeze) } };
-      const found = refuseOpening(releaseId, lease, await ports.evidence.judgeStatus(releaseId), ports.now());
+      const found = refuseGrant(lease, await ports.evidence.judgeStatus(releaseId), ports.now());
       if (found !== null) return { directorVersion, refused: found };
     }
     // The evidence path knows of the stage before any device can be offered it: no evidence, no exposure.
@@ -79,7 +87,7 @@ export const createRolloutActivities = (ports: RolloutPorts): RolloutActivities 
     // The first stage needs none before a first window can be due; every later one needs evidence that is fresh now.
     const status = await ports.evidence.judgeStatus(releaseId);
     const asOf = ports.now();
-    const refused = refuseOpening(releaseId, lease, status, asOf);
+    const refused = refuseGrant(lease, status, asOf);
     const opening = ports.director.change(
       family,
       (current) => {
@@ -136,7 +144,8 @@ export const createRolloutActivities = (ports: RolloutPorts): RolloutActivities 
         );
       }
       const assessment = assessStage({ policy, stage, openedAt, now, promote, clearedCells }, status);
-      const outcome = endOfWatch(assessment, heldFor, isStale(policy, status, now), freeze);
+      const isLate = heldFor?.reason === 'no-data' ? isNearlyStale : isStale;
+      const outcome = endOfWatch(assessment, heldFor, isLate(policy, status, now), freeze);
       if (outcome !== null) return outcome;
       ports.heartbeat(assessment.evidence.waitingFor);
       await sleep(lookEveryMs(policy), undefined, { signal: ports.cancelled() });
@@ -216,20 +225,6 @@ export const createRolloutActivities = (ports: RolloutPorts): RolloutActivities 
 /** As for a grant; the time before the first window excuses nothing: a release that completes has had windows. */
 const refuseCompletion = (lease: LeaseTerms, status: JudgeStatus | null, now: number): Refusal | null =>
   status === null ? { kind: 'stale', why: 'the judge has no evidence' } : refuseGrant(lease, status, now);
-
-/**
- * As for a grant. Evidence that has just grown old is asked for again, as a watch goes on until it is twice as old: one that is
- * late now and then would hold and release the stage at every tick.
- */
-const refuseOpening = (releaseId: string, lease: LeaseTerms, status: JudgeStatus | null, now: number) => {
-  const found = refuseGrant(lease, status, now);
-  const isOld = refuseGrant({ ...lease, freshMs: 2 * lease.freshMs }, status, now)?.kind === 'stale';
-  if (found?.kind === 'stale' && !isOld) {
-    const why = `no exposure for release ${releaseId} without fresh evidence: ${found.why}`;
-    throw new SigrelError('SRP_DEP_EVIDENCE', why);
-  }
-  return found;
-};
 
 const familyBusy = (family: string, other: string): SigrelError =>
   new SigrelError('SRP_RULE_FAMILY_BUSY', `family ${family} is rolling out ${other}: wait for its end, or halt it`, {

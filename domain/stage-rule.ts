@@ -59,8 +59,21 @@ export type StageQuestion = {
  * better: a clock is wrong, and nothing is known about its age.
  */
 export const isStale = (policy: RolloutPolicy, status: JudgeStatus | null, now: number): boolean =>
+  isOlder(status, now, policy.freshTicks * policy.tickMs);
+
+/**
+ * True while a stage that is held for want of fresh evidence stays held: until that is a tick younger than its limit. Windows
+ * come once a tick: of an aggregator that is late by about the limit every one would hold the stage, and release it.
+ */
+export const isNearlyStale = (
+  { freshTicks, tickMs }: RolloutPolicy,
+  status: JudgeStatus | null,
+  now: number,
+): boolean => isOlder(status, now, Math.max(freshTicks / 2, freshTicks - 1) * tickMs);
+
+const isOlder = (status: JudgeStatus | null, now: number, limit: number): boolean =>
   // Written so that what is no number is stale, here and below: nothing passes on it.
-  status === null || !(Math.abs(now - status.lastWindowClosedAt) <= policy.freshTicks * policy.tickMs);
+  status === null || !(Math.abs(now - status.lastWindowClosedAt) <= limit);
 
 /**
  * Whether the lease of this document may be renewed; null when it may, else why not. Fresh windows without a verdict are
@@ -218,9 +231,10 @@ const unmet = (question: StageQuestion, status: JudgeStatus): Finding[] => {
   return found;
 };
 
-/** What misses its limit is rounded away from it, and the limit from what was observed: they never read the same. */
+/** What misses its limit is rounded away from it, and never reads as if it were there already. */
 const finding = (code: string, what: string, observed: number, operator: string, limit: number): Finding => {
-  const [away, from] = operator === '>=' ? [Math.floor, Math.ceil] : [Math.ceil, Math.floor];
-  const [seen, needed] = code.endsWith('-ms') ? [duration(observed, away), duration(limit, from)] : [observed, limit];
+  const away = operator === '>=' ? Math.floor : Math.ceil;
+  const told = code.endsWith('-ms') ? [duration(observed, away), duration(limit)] : [observed, limit];
+  const [seen, needed] = told[0] === told[1] ? [`${away(observed)} ms`, `${limit} ms`] : told;
   return { code, message: `${what}: ${seen}, needs ${operator} ${needed}`, observed, operator, limit };
 };

@@ -161,9 +161,9 @@ export const decideWaiver = (
 
 /**
  * What is about a target, proposed or in force, as taken back. One person is enough: nothing passes by it that would not pass
- * without a waiver. A release under way is held for a cell whose override is gone, and an excluded engine that missed no stage
- * grows again with the next one, as after a pause that one person ends. What was granted before is proposed and granted anew
- * when it is wanted again.
+ * without a waiver. A release under way is held for a cell whose override is gone, and an excluded engine is tested again: with
+ * green cells it grows with the next stage when it missed none, as after a pause that one person ends. What was granted before
+ * is proposed and granted anew when it is wanted again.
  */
 export const withdrawWaivers = (
   known: readonly KnownWaiver[],

@@ -23,7 +23,7 @@ import { type Command, decide } from '../domain/decide.ts';
 import { enginesBehind, thresholdsFor } from '../domain/exposure.ts';
 import { stopIdOf } from '../domain/ids.ts';
 import { bakeLonger, type RolloutPolicy } from '../domain/policy.ts';
-import type { EngineId, HeldFor, StageOutcome, TriggeredBy, Verdict } from '../domain/release.ts';
+import type { EngineId, HeldFor, SegmentKey, StageOutcome, TriggeredBy, Verdict } from '../domain/release.ts';
 import { isExposed, isTerminal, type ReleaseState } from '../domain/release-state.ts';
 import type { Actor, Decision, ReleaseEvent } from '../events/catalogue.ts';
 import { build, insist, publish, rollout, stopping, thawing, watching } from './activities.ts';
@@ -134,7 +134,7 @@ const untilCancelled = async <T>(run: Run, work: () => Promise<T>): Promise<T | 
 const rollOut = async (run: Run): Promise<void> => {
   const stages = run.state().rollout?.stages ?? [];
   const index = run.state().rollout?.passed ?? 0;
-  const grant: Grant = { at: null };
+  const grant: Grant = { is: 'asked' };
   for (;;) {
     const passed = await runStage(run, index, grant);
     if (passed === 'halt') return haltRelease(run);
@@ -146,8 +146,8 @@ const rollOut = async (run: Run): Promise<void> => {
   }
 };
 
-/** When the stage was granted first (ms): what was refused until then bakes from there. null: not yet. */
-type Grant = { at: number | null };
+/** How the first grant of a stage stands. */
+type Grant = { is: 'asked' | 'refused' | 'given' };
 
 /**
  * Opens and watches one stage until it has passed and this run has nothing left to do, or the release has to be halted.
@@ -179,7 +179,7 @@ const runStage = async (
         if (state.phase === 'paused') await condition(() => run.attention() !== seen);
         else {
           // Evidence gathered since the HOLD may clear it; whatever people ask for comes first.
-          const watched = await run.unlessInterrupted(() => watchStage(run, index, grant), seen);
+          const watched = await run.unlessInterrupted(() => watchStage(run, index), seen);
           if (watched.done) noteOutcome(run, index, watched.value);
         }
         continue;
@@ -226,7 +226,7 @@ const runStage = async (
       if (!opened.done) continue;
       const { refused } = opened.value;
       granted = refused === undefined;
-      if (granted) grant.at ??= Date.now();
+      noteGrant(run, index, grant, granted);
       if (refused !== undefined) against = noteRefusal(run, index, refused);
       continue;
     }
@@ -239,7 +239,7 @@ const runStage = async (
     }
     const heldFor = against;
     against = null;
-    const watched = await run.unlessInterrupted(() => watchStage(run, index, grant, heldFor));
+    const watched = await run.unlessInterrupted(() => watchStage(run, index, heldFor));
     if (!watched.done) continue;
     const isLast = index + 1 === state.rollout?.stages.length;
     const isRecent = fleet !== null && Date.now() - fleet.at <= Math.max(policy.tickMs, sameMomentMs);
@@ -255,7 +255,7 @@ const runStage = async (
 };
 
 /** `against`: what the watch has to see the end of although the release is not held for it yet. */
-const watchStage = (run: Run, index: number, grant: Grant, against: HeldFor | null = null): Promise<StageOutcome> => {
+const watchStage = (run: Run, index: number, against: HeldFor | null = null): Promise<StageOutcome> => {
   const { releaseId, family, policy } = run.input;
   const { phase, hold, rollout: plan } = run.state();
   const reasonCode = hold?.reasonCode;
@@ -264,7 +264,7 @@ const watchStage = (run: Run, index: number, grant: Grant, against: HeldFor | nu
     {
       ...{ releaseId, family, stage: index },
       policy: bakeLonger(policy, run.state()),
-      openedAt: Math.max(Date.parse(plan?.openedAt ?? ''), grant.at ?? 0),
+      openedAt: Date.parse(plan?.openedAt ?? ''),
       promote: run.promotion() !== null,
       clearedCells: clearedCells(run),
       heldFor: phase === 'held' ? { reason, cells: hold?.cells ?? [] } : against,
@@ -305,7 +305,7 @@ const openStage = async (
   // What is open already was granted as recorded: it is asked for again, and not decided again.
   const opened = plan.stage >= index;
   const thresholds = opened ? plan.thresholds : thresholdsFor(plan.thresholds, plan.stages, index, engines);
-  if (!opened) run.recorder.emit(byWorkflow, { type: 'StageOpened', data: { stage: index, name, thresholds } });
+  if (!opened) emitStageOpened(run, index, thresholds);
   await run.recorder.flush();
   return rollout.openStage.executeWithOptions({ summary: `grant stage ${name}` }, [
     {
@@ -319,6 +319,28 @@ const openStage = async (
       clearedCells: plan.clearedCells,
     },
   ]);
+};
+
+const emitStageOpened = (run: Run, index: number, thresholds: Readonly<Record<SegmentKey, number>>): void => {
+  const data = { stage: index, name: stageName(run, index), thresholds };
+  run.recorder.emit(byWorkflow, { type: 'StageOpened', data });
+};
+
+/**
+ * While a stage was refused nobody was offered it: with its first grant it opens once more, and its minimum time begins. When
+ * somebody stopped it in the same moment, that stands, and it opens with the grant after the stop.
+ */
+const noteGrant = (run: Run, index: number, grant: Grant, granted: boolean): void => {
+  if (!granted) {
+    if (grant.is === 'asked') grant.is = 'refused';
+    return;
+  }
+  const { phase, rollout } = run.state();
+  if (grant.is === 'refused') {
+    if (phase !== 'rolling') return;
+    emitStageOpened(run, index, rollout?.thresholds ?? {});
+  }
+  grant.is = 'given';
 };
 
 /** For what is no verdict of the judge. */

@@ -82,11 +82,7 @@ export const startServers = async (options: {
     const program = programs.get(name) ?? (await acquire[name](progress));
     programs.set(name, program);
     const ports = (record[name] ?? previous[name])?.ports ?? [];
-    record[name] = await launch(name, program, { stateDir, ports, namespaces }).catch((error: Error) => {
-      // Between its choice and its use another program may have taken the port: once more with others.
-      if (!/address already in use/i.test(error.message)) throw error;
-      return launch(name, program, { stateDir, ports: [], namespaces });
-    });
+    record[name] = await launch(name, program, { stateDir, ports, namespaces });
     await write(stateDir, record);
   };
   const found: ServerName[] = [];

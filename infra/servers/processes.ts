@@ -90,10 +90,14 @@ export const waitReady = async (
   timeoutMs: number,
 ): Promise<void> => {
   const deadline = Date.now() + timeoutMs;
-  while (!(await ready())) {
+  for (;;) {
+    const isReady = await ready();
+    // Also when something answers: on its port that may be another server, which was there before it.
     if (!isSame(identity))
       throw new SigrelError('SRP_DEP_START', `${name} ended while starting; its log says:\n${tail(log)}`);
+    if (isReady) return;
     if (Date.now() > deadline) {
+      await endProcess(identity, 0);
       throw new SigrelError(
         'SRP_DEP_START',
         `${name} was not ready after ${timeoutMs / 1000} s; its log says:\n${tail(log)}`,
@@ -132,6 +136,9 @@ export const run = (
     });
   });
 
+/** Ports that this process gave out: between its choice and its use a port is free, and would be chosen again. */
+const givenOut = new Set<number>();
+
 /** A loopback port that is free now; the wanted one when it is. */
 export const freePort = async (wanted = 0): Promise<number> => {
   const tryPort = (port: number) =>
@@ -143,7 +150,14 @@ export const freePort = async (wanted = 0): Promise<number> => {
         server.close(() => resolve(typeof address === 'object' && address ? address.port : 0));
       });
     });
-  return wanted === 0 ? tryPort(0) : tryPort(wanted).catch(() => tryPort(0));
+  for (let asked = wanted; ; asked = 0) {
+    const port = asked === 0 ? await tryPort(0) : await tryPort(asked).catch(() => tryPort(0));
+    // Who wants a certain one had it before.
+    if (port === wanted || !givenOut.has(port)) {
+      givenOut.add(port);
+      return port;
+    }
+  }
 };
 
 /** The first program of that name on PATH; null when there is none. */

@@ -257,7 +257,7 @@ const decisionsOf = async (pool: Pool, releaseId: string) => {
 // ---- what is said
 
 const aim = 1.3;
-/** Two ticks: what a decision needs to reach the fleet is part of no statistic. */
+/** Two ticks of the plan: what a decision needs to reach the fleet is part of no statistic. */
 const mostFreezeMs = 2_000;
 
 const report = (

@@ -273,8 +273,11 @@ describe('the view that draws over itself', () => {
       const { written, stream } = terminal(100, 30, isTTY);
       const own = Object.getOwnPropertyDescriptor(process.stdout, 'isTTY') ?? {};
       Object.defineProperty(process.stdout, 'isTTY', { value: other, configurable: true });
-      createLiveView(stream).show(states.halted, live(null));
-      Object.defineProperty(process.stdout, 'isTTY', { configurable: true, ...own });
+      try {
+        createLiveView(stream).show(states.halted, live(null));
+      } finally {
+        Object.defineProperty(process.stdout, 'isTTY', { configurable: true, ...own });
+      }
       return written.join('');
     };
     expect(plain(lineTo(false, true))).toContain('halted');

@@ -276,16 +276,6 @@ describe('evidence before exposure', () => {
     await open(1);
     expect((await document()).rollout?.stage).toBe(1);
   });
-  test('evidence that is late now and then holds no stage: it is asked for again until it is twice as old as it may be', async () => {
-    const { open } = await prepare('r1');
-    await open(0, Date.now());
-    const freshMs = defaultPolicy.freshTicks * defaultPolicy.tickMs;
-    status = () => freshStatus({ lastWindowClosedAt: Date.now() - 1.5 * freshMs });
-    await expect(open(1)).rejects.toMatchObject({ code: 'SRP_DEP_EVIDENCE' });
-    status = () => freshStatus({ lastWindowClosedAt: Date.now() - 2.5 * freshMs });
-    expect(await open(1)).toMatchObject(stale);
-    expect((await document()).rollout?.stage).toBe(0);
-  });
   test('a verdict against the release leaves everything as it is', async () => {
     const { open } = await prepare('r1');
     await open(0);

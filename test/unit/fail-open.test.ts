@@ -162,6 +162,18 @@ describe('Argo Rollouts', () => {
     expect(noted).toEqual([1, 6, 7, 12]);
   });
 
+  test('a stage that is held for want of fresh evidence goes on when that is clearly fresh, not at the limit', async () => {
+    // In ticks; the limit is at three.
+    const ages = [2.9, 2.1, 2.6, 2];
+    let looks = 0;
+    const judgeStatusOf = async () => {
+      looks += 1;
+      return good({ lastWindowClosedAt: now + (looks - (ages[looks - 1] ?? 0)) * policy.tickMs });
+    };
+    expect(await watch({ judgeStatus: judgeStatusOf }, { held: true })).toMatchObject({ outcome: 'released' });
+    expect(looks).toBe(ages.length);
+  });
+
   test('a run is reported successful although every measurement errored (#4479)', async () => {
     const judgeStatusGone = async () => {
       throw new Error('connection refused');

@@ -184,8 +184,9 @@ const addWaivers = (matrix: Command, global: Global): void => {
 A release that is under way looks at the field, and at what is in force, before each stage and
 before it completes. An overridden cell that is red holds it there (engine-untested): it neither
 grows nor completes until two people override the cell anew, or exclude its engine, and somebody
-resumes it. An excluded engine is part of the field again: it grows with the next stage, which one
-person may decide as with pause and resume; one that missed a stage waits for the next release.
+resumes it. An excluded engine is part of the field again, and tested: without green cells the
+release is held in the same way; with them it grows with the next stage, which one person may
+decide as with pause and resume; one that missed a stage waits for the next release.
 
 Example:
   $ sigrel matrix withdraw ips suricata-5.0.2-1f2e3d4c --by eve --reason "the pack is there"`,
