@@ -34,7 +34,7 @@ export const runSuricata = async (
       return noResult('no-statistics', `${name} is no whole capture: the engine would not read all`, 0);
     packets += held;
   }
-  return inFolder(async (dir) => {
+  const replay = async (dir: string) => {
     const captures = join(dir, 'captures');
     const log = join(dir, 'log'); // fresh: an old event log would be appended to
     mkdirSync(captures);
@@ -59,6 +59,11 @@ export const runSuricata = async (
     );
     const wallMs = Math.round(performance.now() - started);
     const [events, words] = await Promise.all([readWritten(log, 'eve.json'), readWritten(log, 'suricata.log')]);
+    return { ended, events, words, wallMs };
+  };
+  for (let runs = 1; ; runs += 1) {
+    const { ended, events, words, wallMs } = await inFolder(replay);
+    if (ended.exit === 0 && !events.includes('"event_type":"stats"') && runs < mostRuns) continue;
     const ruleAt = () => {
       const parsed = parseRules('content.rules', new TextDecoder().decode(input.rules)).rules;
       return new Map(parsed.map(({ line, ruleId }) => [line, ruleId]));
@@ -66,8 +71,14 @@ export const runSuricata = async (
     // Rules are looked up for refusals only; most runs have none.
     const rules = words.includes('error parsing signature') ? ruleAt() : new Map();
     return gradeRun({ ended, events, words, rules, packets, captureOf: attribution(given), wallMs });
-  });
+  }
 };
+
+/**
+ * At the end of a short replay version 8.0.7 now and then ends in good order before its thread of statistics has written them.
+ * Such a run says nothing about the content, and would void the release: it is made again.
+ */
+const mostRuns = 3;
 
 const suffix = '.pcap';
 

@@ -1,11 +1,12 @@
 /** Engines that end with a code of failure and no word about it, as scripts in the place of a pack's loader. */
-import { chmod, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { languageOf } from '../../domain/content/language.ts';
 import { runClamav } from '../../infra/engines/clamav.ts';
 import { defaultLimits } from '../../infra/engines/isolated.ts';
+import { runSuricata } from '../../infra/engines/suricata.ts';
 import { runYara } from '../../infra/engines/yara.ts';
 
 let dir: string;
@@ -85,4 +86,27 @@ test.each([
 ] as const)('%s, exit code %i is a refusal where the engine says of what: %s', async (name, exit, words, place) => {
   const said = await runWith(name, exit, `cat >&2 <<'END'\n${words}\nEND`);
   expect(said).toMatchObject({ kind: 'completed', loaded: 0, failed: 1, errors: [place] });
+});
+
+test.each([
+  [1, 1, { kind: 'completed', loaded: 1 }],
+  [3, 3, { kind: 'completed', loaded: 1 }],
+  [4, 3, { kind: 'no-result', reason: 'no-statistics' }],
+] as const)('suricata that writes its statistics from run %i on is run %i times', async (from, runs, expected) => {
+  const script = join(dir, 'lib', 'ld-linux-x86-64.so.2');
+  const counter = join(dir, `runs-${from}`);
+  const statistics = {
+    event_type: 'stats',
+    stats: { decoder: { pkts: 1 }, detect: { engines: [{ rules_loaded: 1, rules_failed: 0 }] } },
+  };
+  const says = `while [ "$1" != -l ]; do shift; done
+echo run >> ${counter}
+if [ "$(wc -l < ${counter})" -ge ${from} ]; then echo '${JSON.stringify(statistics)}' > "$2/eve.json"; fi`;
+  await writeFile(script, `#!/bin/sh\n${says}\nexit 0\n`);
+  await chmod(script, 0o755);
+  const build = { name: 'suricata', version: '8.0.7', packageVersion: '1', digest: 'a'.repeat(64) };
+  const rules = Buffer.from('alert tcp any any -> any any (msg:"a"; sid:1;)\n');
+  const result = await runSuricata({ build, dir }, { rules, inputs: [], mode: 'ids' }, { limits: defaultLimits });
+  expect(result).toMatchObject(expected);
+  expect((await readFile(counter, 'utf8')).split('\n').length - 1).toBe(runs);
 });
