@@ -4,6 +4,7 @@ import { SigrelError } from '../domain/errors.ts';
 import { enginesOf, isPromised, unknownBuild } from '../domain/matrix/plan.ts';
 import type { BlobStore, EngineCatalogue, Inventory, ReleaseHistory, Waivers } from '../domain/ports.ts';
 import { type EngineBuild, type EngineId, engineId, type Waiver } from '../domain/release.ts';
+import { sumOf } from '../domain/timeline.ts';
 import { isInForce } from '../domain/waiver.ts';
 
 export type SourcePorts = {
@@ -94,7 +95,7 @@ export const fieldedEngines = async (ports: FleetPorts, family: Family): Promise
   };
   return {
     engines: all.filter((engine) => exclusionOf(engine) === undefined),
-    ...{ devices, fleetDevices: enrolled.reduce((sum, group) => sum + group.devices, 0) },
+    ...{ devices, fleetDevices: sumOf(devices) },
     excluded: all.flatMap((engine) => {
       const waiver = exclusionOf(engine);
       const id = engineId(engine);

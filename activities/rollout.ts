@@ -44,8 +44,9 @@ export const createRolloutActivities = (ports: RolloutPorts): RolloutActivities 
     const salt = `${family}/${releaseId}`;
     const buckets: Record<SegmentKey, number[]> = {};
     for await (const device of ports.inventory.devices()) {
-      if (!engines.includes(engineId(device.engine))) continue;
-      const segment = segmentKey(engineId(device.engine), device.failMode);
+      const engine = engineId(device.engine);
+      if (!engines.includes(engine)) continue;
+      const segment = segmentKey(engine, device.failMode);
       buckets[segment] ??= [];
       buckets[segment].push(ports.bucketOf(salt, unitIdOf(policy.unit, device)));
     }

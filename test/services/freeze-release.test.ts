@@ -1,16 +1,10 @@
 /** What a release does while its family is frozen, and when it is ended or told from outside: the real workflow, scripted activities. */
-import { afterAll, beforeAll, expect, inject, test } from 'vitest';
+import { expect, test } from 'vitest';
 import type { StageOutcome } from '../../domain/release.ts';
-import { evidence, passed, type ScriptedReleases, startScriptedReleases } from '../support/scripted.ts';
+import { evidence, passed, scriptedReleasesOf } from '../support/scripted.ts';
 import { sampleVerdict } from '../support/streams.ts';
 
-let releases: ScriptedReleases;
-beforeAll(async () => {
-  releases = await startScriptedReleases(inject('temporalAddress'), 'freeze-release');
-});
-afterAll(async () => {
-  await releases?.stop();
-});
+const releases = scriptedReleasesOf('freeze-release');
 
 const why = 'the family is frozen by sam since today: complaints';
 const refused = { kind: 'frozen', why } as const;

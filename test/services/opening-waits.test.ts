@@ -1,15 +1,9 @@
 /** A stage that is not granted for want of fresh evidence: people see what it waits for. The real workflow, scripted activities. */
-import { afterAll, beforeAll, expect, inject, test } from 'vitest';
+import { expect, test } from 'vitest';
 import { renderRelease } from '../../apps/cli/view.ts';
-import { evidence, passed, type ScriptedReleases, startScriptedReleases } from '../support/scripted.ts';
+import { evidence, passed, scriptedReleasesOf } from '../support/scripted.ts';
 
-let releases: ScriptedReleases;
-beforeAll(async () => {
-  releases = await startScriptedReleases(inject('temporalAddress'), 'opening-waits');
-});
-afterAll(async () => {
-  await releases?.stop();
-});
+const releases = scriptedReleasesOf('opening-waits');
 
 test.each([0, 1])('stage %i says what it waits for, and is opened when there is evidence', async (waiting) => {
   const why = 'the last window is 9000 ms old';

@@ -1,5 +1,5 @@
 /** A release that is ended: by a person, by the judge, or by what fails; on the real Temporal server, with scripted activities. */
-import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import {
   always,
   built,
@@ -12,22 +12,10 @@ import {
   signed,
   stage,
 } from '../support/release-paths.ts';
-import {
-  evidence,
-  final,
-  type ScriptedRelease,
-  type ScriptedReleases,
-  startScriptedReleases,
-} from '../support/scripted.ts';
+import { evidence, final, type ScriptedRelease, scriptedReleasesOf } from '../support/scripted.ts';
 import { sampleVerdict } from '../support/streams.ts';
 
-let releases: ScriptedReleases;
-beforeAll(async () => {
-  releases = await startScriptedReleases(inject('temporalAddress'), 'release-ends');
-});
-afterAll(async () => {
-  await releases?.stop();
-});
+const releases = scriptedReleasesOf('release-ends');
 
 const position = ({ happened }: ScriptedRelease, what: ScriptedRelease['happened'][number]) => {
   expect(happened).toContain(what);

@@ -1,5 +1,5 @@
 /** A release that people and the judge hold and let go on, on the real Temporal server, with scripted activities. */
-import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import {
   always,
   cleared,
@@ -12,15 +12,9 @@ import {
   stage,
   watched,
 } from '../support/release-paths.ts';
-import { evidence, holdVerdict, passed, type ScriptedReleases, startScriptedReleases } from '../support/scripted.ts';
+import { evidence, holdVerdict, passed, scriptedReleasesOf } from '../support/scripted.ts';
 
-let releases: ScriptedReleases;
-beforeAll(async () => {
-  releases = await startScriptedReleases(inject('temporalAddress'), 'release-holds');
-});
-afterAll(async () => {
-  await releases?.stop();
-});
+const releases = scriptedReleasesOf('release-holds');
 
 describe.concurrent('pause and hold', () => {
   test('a pause while the stage is opened: frozen, and after the resume opened again', async () => {

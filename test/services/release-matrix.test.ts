@@ -1,25 +1,11 @@
 /** Paths of a release through its matrix, and through the field as it is later, on the real Temporal server, with scripted activities. */
-import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import type { Cell, CellResult, Waiver } from '../../domain/release.ts';
 import { always, built, dataOf } from '../support/release-paths.ts';
-import {
-  cellOf,
-  evidence,
-  final,
-  passed,
-  type ScriptedReleases,
-  startScriptedReleases,
-  tested,
-} from '../support/scripted.ts';
+import { cellOf, evidence, final, passed, scriptedReleasesOf, tested } from '../support/scripted.ts';
 import { sampleVerdict } from '../support/streams.ts';
 
-let releases: ScriptedReleases;
-beforeAll(async () => {
-  releases = await startScriptedReleases(inject('temporalAddress'), 'release-matrix');
-});
-afterAll(async () => {
-  await releases?.stop();
-});
+const releases = scriptedReleasesOf('release-matrix');
 
 describe.concurrent('a release that is blocked before anybody is offered it', () => {
   test('findings of the build', async () => {

@@ -1,5 +1,5 @@
 /** Paths of a release that goes on, on the real Temporal server, with scripted activities: which events, in which order, which end. */
-import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import {
   always,
   completed,
@@ -11,16 +11,10 @@ import {
   signed,
   stage,
 } from '../support/release-paths.ts';
-import { evidence, passed, type ScriptedReleases, startScriptedReleases, tested } from '../support/scripted.ts';
+import { evidence, passed, scriptedReleasesOf, tested } from '../support/scripted.ts';
 import { sampleVerdict } from '../support/streams.ts';
 
-let releases: ScriptedReleases;
-beforeAll(async () => {
-  releases = await startScriptedReleases(inject('temporalAddress'), 'release-path');
-});
-afterAll(async () => {
-  await releases?.stop();
-});
+const releases = scriptedReleasesOf('release-path');
 
 describe.concurrent('a release that goes well', () => {
   test('each stage is a run of its own, and numbers have no gap over runs', async () => {

@@ -1,25 +1,12 @@
 /** What comes to a release at the same moment, on the real Temporal server, with scripted activities: who is heard first. */
-import { afterAll, beforeAll, expect, inject, test } from 'vitest';
+import { expect, test } from 'vitest';
 import type { StageOutcome } from '../../domain/release.ts';
 import type { Answer, PersonRequest } from '../../workflows/messages.ts';
 import { patient } from '../support/patience.ts';
-import {
-  type Call,
-  evidence,
-  holdVerdict,
-  type ScriptedRelease,
-  type ScriptedReleases,
-  startScriptedReleases,
-} from '../support/scripted.ts';
+import { type Call, evidence, holdVerdict, type ScriptedRelease, scriptedReleasesOf } from '../support/scripted.ts';
 import { sampleVerdict } from '../support/streams.ts';
 
-let releases: ScriptedReleases;
-beforeAll(async () => {
-  releases = await startScriptedReleases(inject('temporalAddress'), 'same-task');
-});
-afterAll(async () => {
-  await releases?.stop();
-});
+const releases = scriptedReleasesOf('same-task');
 
 const held = (reason: 'hold' | 'no-data'): StageOutcome => ({
   ...{ outcome: 'held', reason, evidence: evidence(0) },

@@ -6,6 +6,7 @@ import { Context } from '@temporalio/activity';
 import { Client, Connection, type WorkflowHandleWithFirstExecutionRunId } from '@temporalio/client';
 import { ApplicationFailure, defineSearchAttributeKey, SearchAttributeType } from '@temporalio/common';
 import { DefaultLogger, makeTelemetryFilterString, NativeConnection, Runtime, Worker } from '@temporalio/worker';
+import { afterAll, beforeAll, inject } from 'vitest';
 import type {
   BuildActivities,
   HaltActivities,
@@ -255,6 +256,25 @@ const activityNames: Readonly<Record<Exclude<keyof typeof queues, never>, readon
   engines: ['planMatrix', 'runMatrixCell', 'compareCells', 'readOverrides'],
   publish: ['signRelease', 'publishContent'],
   halt: ['freezeExposure', 'thawExposure', 'publishRollback'],
+};
+
+/** Those of one test file, in a namespace of its own: they start before its tests and stop after them. */
+export const scriptedReleasesOf = (namespace: string): Omit<ScriptedReleases, 'stop'> => {
+  let opened: ScriptedReleases | undefined;
+  beforeAll(async () => {
+    opened = await startScriptedReleases(inject('temporalAddress'), namespace);
+  });
+  afterAll(async () => {
+    await opened?.stop();
+  });
+  const releases = (): ScriptedReleases => {
+    if (opened === undefined) throw new Error(`the releases of ${namespace} have not started`);
+    return opened;
+  };
+  return {
+    start: (id, script) => releases().start(id, script),
+    whileNobodyDecides: (work) => releases().whileNobodyDecides(work),
+  };
 };
 
 /** One set of workers for every release of a test file. */
